@@ -1,0 +1,59 @@
+"""A server that answers the generators as contract.md says the api does, and remembers what it was sent."""
+
+import asyncio
+import json
+from typing import Any
+
+Post = tuple[str, dict[str, str], Any]
+
+
+class StandIn:
+    """Listens on loopback. `keys` holds every idempotency key in order; `status` answers single posts with another one."""
+
+    def __init__(self, *, status: int = 202, hang_up_after: int | None = None) -> None:
+        self.posts: list[Post] = []
+        self.keys: list[str] = []
+        self.port = 0
+        self._status = status
+        self._hang_up_after = hang_up_after
+
+    async def __aenter__(self) -> "StandIn":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while self._hang_up_after is None or len(self.posts) < self._hang_up_after:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {
+                    name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)
+                }
+                body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                path = head[0].split()[1]
+                self.posts.append((path, headers, body))
+                writer.write(await self._answer(path, headers, body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, path: str, headers: dict[str, str], body: Any) -> bytes:
+        status = self._status
+        if path == "/v1/commands/batch":
+            self.keys += [item["idempotency_key"] for item in body["commands"]]
+            status, answer = 200, {"results": [self._item(item) for item in body["commands"]]}
+        else:
+            self.keys.append(headers["idempotency-key"])
+            answer = {"object": "command", "status": "pending", **body, "outcome": None}
+            if "prefer" in headers and status == 202:
+                await asyncio.sleep(0.02)
+                status, answer = 200, {**answer, "status": "applied"}
+        text = json.dumps(answer).encode()
+        return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text)
+
+    def _item(self, item: dict[str, str]) -> dict[str, Any]:
+        return {"status": 202, "command": {"status": "pending", **item}}

@@ -1,0 +1,1 @@
+"""The whole service on one machine: a PostgreSQL and a Valkey of its own, and what supervises them."""

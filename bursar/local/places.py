@@ -1,0 +1,130 @@
+"""Files, secrets and ports: small things that must be right."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from bursar.local.errors import LocalError
+from bursar.local.processes import Account
+
+LOOPBACK = "127.0.0.1"
+# Where PostgreSQL's data goes when we are root and its user cannot reach the folder asked for (say /root/x).
+REACHABLE = Path("/var/lib/bursar")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we can read, whole or not at all, and durably."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def remembered_secret(path: Path) -> str:
+    """The secret in `path`, made at the first call. Letters and digits only: it stands in URLs."""
+    with contextlib.suppress(FileNotFoundError):
+        if known := path.read_text().strip():
+            return known
+    write_private(path, secrets.token_hex(24))
+    return path.read_text().strip()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def any_free_port() -> int:
+    """A loopback port that nobody uses now. Somebody may take it before we do: the caller tries again."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def remembered_port(path: Path) -> int:
+    """The port noted in `path` if it is still free, else another one, noted there."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        known = int(path.read_text())
+        if 1024 <= known <= 65_535 and port_is_free(known):
+            return known
+    chosen = any_free_port()
+    write_private(path, f"{chosen}\n")
+    return chosen
+
+
+def may_enter(directory: Path, account: Account) -> bool:
+    """Whether `account` can reach `directory` through all of its parents."""
+    probe = subprocess.run(
+        ["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)],
+        cwd="/",
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    return probe.returncode == 0
+
+
+def private_folder(wanted: Path, account: Account | None) -> Path:
+    """Make a folder that belongs to `account` alone (to us, if None).
+
+    Where the account cannot reach it, `wanted` becomes a link to a folder under /var/lib/bursar.
+    """
+    if wanted.is_dir():
+        if account is not None and not may_enter(wanted, account):
+            raise LocalError(
+                f"The user {account.name}, who runs PostgreSQL, cannot enter {wanted}; move it away."
+            )
+        return wanted.resolve()
+    if wanted.is_symlink():
+        raise LocalError(
+            f"{wanted} points to {wanted.readlink()}, which is gone; remove the link to start empty."
+        )
+    folder = wanted
+    if account is not None and not may_enter(wanted.parent, account):
+        REACHABLE.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder = REACHABLE / f"{wanted.name}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    if account is not None:
+        os.chown(folder, account.uid, account.gid)
+    if folder != wanted:
+        wanted.symlink_to(folder)
+    return folder.resolve()
+
+
+def reachable_copy(site: Path, names: tuple[str, ...], account: Account | None) -> Path:
+    """`site`, or a folder under /var/lib/bursar with copies of `names`, if `account` cannot enter the first."""
+    if account is None or may_enter(site / names[0], account):
+        return site
+    key = hashlib.sha256(f"{site / names[0]}:{(site / names[0]).stat().st_mtime_ns}".encode()).hexdigest()[
+        :12
+    ]
+    copy = REACHABLE / f"{names[0]}-{key}"
+    if not copy.exists():
+        REACHABLE.mkdir(mode=0o711, parents=True, exist_ok=True)
+        unfinished = REACHABLE / f".{copy.name}.{os.getpid()}"
+        for name in names:
+            shutil.copytree(site / name, unfinished / name, symlinks=True)
+        subprocess.run(["chmod", "-R", "a+rX", str(unfinished)], check=True, timeout=60)
+        unfinished.rename(copy)
+    return copy

@@ -113,7 +113,7 @@ def private_folder(wanted: Path, account: Account | None) -> Path:
 
 
 def reachable_copy(site: Path, names: tuple[str, ...], account: Account | None) -> Path:
-    """`site`, or a folder under /var/lib/bursar with copies of `names`, if `account` cannot enter the first."""
+    """`site`, or a folder under /var/lib/bursar with copies of `names`, if `account` cannot enter it."""
     if account is None or may_enter(site / names[0], account):
         return site
     key = hashlib.sha256(f"{site / names[0]}:{(site / names[0]).stat().st_mtime_ns}".encode()).hexdigest()[

@@ -166,7 +166,7 @@ class Postgres:
         return self._cluster / "data"
 
     def _initialise(self) -> None:
-        """Fill a folder of another name and rename it once it is whole: half a folder is never taken for data."""
+        """Fill a folder of another name, renamed once it is whole: half a folder is never taken for data."""
         unfinished = self._cluster / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         secret = self._cluster / "initial-password"
@@ -290,7 +290,9 @@ class Postgres:
 
     def _explain(self, output: str) -> str:
         if "No space left on device" in output or "Disk quota exceeded" in output:
-            return f"The disk is full: no space left for PostgreSQL in {self._cluster}. Free some and start again."
+            return (
+                f"The disk is full: PostgreSQL has no space left in {self._cluster}. Free some, start again."
+            )
         return f"PostgreSQL did not start on {self._cluster}. Its last words:\n{_last_lines(output)}"
 
 

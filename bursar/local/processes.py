@@ -38,7 +38,7 @@ class Account:
 
 
 def unprivileged_account(near: Path) -> Account | None:
-    """Whom to run PostgreSQL as, which refuses to be root: the owner of `near`, else nobody. None if not root."""
+    """Who runs PostgreSQL, which refuses to be root: the owner of `near`, else nobody. None if not root."""
     if os.geteuid() != 0:
         return None
     existing = next(path for path in (near, *near.parents) if path.exists())
@@ -59,7 +59,7 @@ def spawn(
     account: Account | None = None,
     at_owners_death: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start `argv`, its output appended to `log`. From the main thread: Linux ties the child to the thread."""
+    """Start `argv`, output appended to `log`. From the main thread: Linux ties the child to the thread."""
     before_exec = _tie_to_owner(at_owners_death)
     with log.open("ab") as output:  # append mode: whoever truncates the log leaves no hole in it
         return subprocess.Popen(
@@ -92,7 +92,7 @@ def _tie_to_owner(death_signal: signal.Signals) -> Callable[[], None] | None:
 
 
 def stop(process: subprocess.Popen[bytes], *, signals: Sequence[tuple[signal.Signals, float]]) -> bool:
-    """Send each signal and wait its seconds for the end, then kill the whole group. True if a signal did it."""
+    """Send each signal, wait its seconds for the end, then kill the whole group. True if a signal did it."""
     obeyed = process.poll() is not None
     for number, wait_s in signals:
         if obeyed:
@@ -118,7 +118,7 @@ def _ended_within(process: subprocess.Popen[bytes], wait_s: float) -> bool:
 
 
 def working_in(directory: Path, *, program: str) -> list[psutil.Process]:
-    """The live processes of `program` that work in `directory`: a server and its children, whoever began them."""
+    """The live processes of `program` working in `directory`: a server, its children, whoever began them."""
     wanted = os.path.realpath(directory)
     found = (process for process in psutil.process_iter(["name"]) if process.info["name"] == program)
     return [process for process in found if _cwd(process) == wanted]

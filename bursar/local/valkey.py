@@ -145,7 +145,7 @@ class Valkey:
             client.close()
 
     def _set_aside(self) -> None:
-        """Start empty beside an unreadable append-only file: PostgreSQL is the truth, doorbells ring again."""
+        """Start empty beside an unreadable append-only file: PostgreSQL is the truth, bells ring again."""
         broken = self.folder / f"data.broken-{time.time_ns() // 1_000_000}"
         self._data.rename(broken)
         self._data = private_folder(self.folder / "data", None)

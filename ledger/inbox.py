@@ -1,0 +1,188 @@
+"""The durable inbox: where a command is accepted before its 202, and claimed by a drain after.
+
+`accept` is the intake's group commit: many requests, one statement, one commit. `claim` is the drain's first step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString, cast
+
+import msgspec
+import psycopg
+from psycopg.rows import scalar_row
+
+from ledger.commands import Bonus, Command, Spend, TopUp, Transfer
+from ledger.errors import BrokenInvariant
+
+# The space of advisory locks that guard partitions: one drain at a time in each. Registers that drains read (a
+# wallet's or an asset's status) change under all of them (ledger.registers).
+PARTITION_LOCKS = 0x62757200
+
+
+class NewCommand(msgspec.Struct, frozen=True, gc=False):
+    """A validated command on its way in. `request_hash` is of the caller's request in canonical form."""
+
+    tenant_id: int
+    client_id: int
+    partition: int
+    type: str
+    idempotency_key: str
+    request_hash: bytes
+    wallet: str
+    to_wallet: str | None
+    asset: str
+    amount: int
+    reference: str | None
+    metadata: str | None  # JSON text
+    expires_at: datetime | None
+
+
+@dataclass(slots=True, frozen=True)
+class Accepted:
+    """Where a command stands after `accept`."""
+
+    seq: int
+    accepted_at: datetime
+    replayed: bool  # this (client, key) was there already
+    same_request: bool  # … with this very request
+
+
+_ACCEPT: LiteralString = """
+WITH batch AS (
+    SELECT * FROM unnest(
+        %b::int[], %b::int[], %b::smallint[], %b::text[], %b::text[], %b::bytea[], %b::text[], %b::text[], %b::text[],
+        %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::timestamptz[]
+    ) WITH ORDINALITY AS b (
+        tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
+        amount, reference, metadata, expires_at, position
+    )
+), accepted AS (
+    INSERT INTO commands (
+        tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
+        amount, reference, metadata, expires_at
+    )
+    SELECT
+        tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
+        amount, reference, metadata, expires_at
+    FROM batch ORDER BY position
+    ON CONFLICT (client_id, idempotency_key) DO NOTHING
+    RETURNING seq, partition, client_id, idempotency_key, accepted_at
+), queued AS (
+    INSERT INTO pending (partition, seq) SELECT partition, seq FROM accepted
+)
+SELECT client_id, idempotency_key, seq, accepted_at FROM accepted
+"""
+
+_EXISTING: LiteralString = """
+SELECT c.client_id, c.idempotency_key, c.seq, c.accepted_at, c.request_hash
+FROM unnest(%b::int[], %b::text[]) AS k (client_id, idempotency_key)
+JOIN commands c USING (client_id, idempotency_key)
+"""
+
+
+async def accept(connection: psycopg.AsyncConnection[Any], batch: Sequence[NewCommand]) -> list[Accepted]:
+    """Store the commands, in order, and queue the new ones; the answers are in the order of `batch`.
+
+    One statement on an autocommit connection: when this returns, the commands are committed. A key that is there
+    already, from before or from earlier in this batch, stores nothing and is answered with the command it names.
+    """
+    columns = zip(*(msgspec.structs.astuple(command) for command in batch), strict=True)
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(_ACCEPT, [list(column) for column in columns])
+        fresh = {(client, key): (seq, at) for client, key, seq, at in await cursor.fetchall()}
+    answers: list[Accepted | None] = []
+    for command in batch:
+        mine = fresh.pop((command.client_id, command.idempotency_key), None)
+        answers.append(Accepted(mine[0], mine[1], replayed=False, same_request=True) if mine else None)
+    replays = [command for command, answer in zip(batch, answers, strict=True) if answer is None]
+    if not replays:
+        return cast(list[Accepted], answers)
+
+    async with connection.cursor(binary=True) as cursor:
+        keys = [command.client_id for command in replays], [command.idempotency_key for command in replays]
+        await cursor.execute(_EXISTING, keys)
+        existing = {(client, key): (seq, at, request) for client, key, seq, at, request in await cursor.fetchall()}
+    for position, command in enumerate(batch):
+        if answers[position] is None:
+            seq, at, request = existing[command.client_id, command.idempotency_key]
+            answers[position] = Accepted(seq, at, replayed=True, same_request=request == command.request_hash)
+    return cast(list[Accepted], answers)
+
+
+async def partition_count(connection: psycopg.AsyncConnection[Any]) -> int:
+    """How many partitions this database was made with."""
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute("SELECT count(*) FROM partitions")
+        return cast(int, await cursor.fetchone())
+
+
+@dataclass(slots=True, frozen=True)
+class Claim:
+    """One drain's batch, in acceptance order. `now` is the database's clock."""
+
+    now: datetime
+    commands: list[Command]
+
+
+_COMMAND_COLUMNS: LiteralString = (
+    "clock_timestamp(), c.type, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, c.amount, c.expires_at, c.to_wallet"
+)
+_CLAIM: LiteralString = f"""
+SELECT {_COMMAND_COLUMNS}
+FROM claim_pending(%b::smallint[], %b::int, %b::int) AS p LEFT JOIN commands c USING (seq) ORDER BY c.seq
+"""
+_LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
+_RECLAIM: LiteralString = f"""
+WITH claimed AS (
+    DELETE FROM pending WHERE (partition, seq) IN (SELECT partition, seq FROM commands WHERE seq = ANY(%b::bigint[]))
+    RETURNING seq
+)
+SELECT {_COMMAND_COLUMNS} FROM claimed JOIN commands c USING (seq) ORDER BY c.seq
+"""
+_COUNT_ATTEMPT: LiteralString = """
+UPDATE pending SET attempts = attempts + 1
+WHERE (partition, seq) = (SELECT partition, seq FROM commands WHERE seq = %b::bigint) RETURNING attempts
+"""
+
+
+def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max_rows: int) -> Claim | None:
+    """Take up to `max_rows` pending commands from those of `partitions` that no other drain holds.
+
+    None: nothing was found and nothing locked, so the drain may end. An empty claim: look again.
+    The commands leave the queue in the caller's transaction: its rollback puts them back.
+    """
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(_CLAIM, (list(partitions), max_rows, PARTITION_LOCKS)).fetchall()
+    if not rows:
+        return None
+    return Claim(rows[0][0], [_command(row) for row in rows if row[1] is not None])
+
+
+def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) -> Claim | None:
+    """Take these commands, those of them still pending, waiting for whoever drains their partitions. None: all gone."""
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(_LOCK_PARTITIONS, (PARTITION_LOCKS, sorted({command.partition for command in commands})))
+        rows = cursor.execute(_RECLAIM, ([command.seq for command in commands],)).fetchall()
+    return Claim(rows[0][0], [_command(row) for row in rows]) if rows else None
+
+
+def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
+    """Note that this command broke a drain; how many it has broken by now. 0: it is no longer pending."""
+    row = connection.execute(_COUNT_ATTEMPT, (seq,)).fetchone()
+    return row[0] if row else 0
+
+
+def _command(row: tuple[Any, ...]) -> Command:
+    order = row[2:9]  # the fields of Order, in its order
+    match row[1]:
+        case "spend":
+            return Spend(*order)
+        case "top_up":
+            return TopUp(*order)
+        case "transfer":
+            return Transfer(*order, to_wallet=row[9])
+        case "bonus":
+            return Bonus(*order)
+        case unknown:
+            raise BrokenInvariant(f"command {row[2]} has type {unknown!r}, which this version does not know")

@@ -1,0 +1,201 @@
+"""Every table, as SQLAlchemy Core: what `alembic check` compares and what reads are built from.
+
+Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, accounts) hold the present and change.
+*Records* (commands, outcomes, transfers, entries) hold what happened: a trigger refuses UPDATE, DELETE and TRUNCATE.
+`pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
+
+Records carry no foreign keys: PostgreSQL checks them row by row, which would double the cost of a drain. The drain
+writes them from rows it has locked, and `bursar audit` holds them to it (docs/decisions/0006-no-foreign-keys-on-records.md).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_timestamp = DateTime(timezone=True)
+
+# --- who ---------------------------------------------------------------------------------------------------------
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("code", Text, nullable=False, unique=True),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("client_id", Integer, ForeignKey("clients.id"), nullable=False),
+    Column("prefix", Text, nullable=False),  # the first characters, to recognise a key by; not enough to use it
+    Column("key_hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of a 256-bit random key
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("expires_at", _timestamp),
+    Column("revoked_at", _timestamp),
+    Column("last_used_at", _timestamp),
+    Index(None, "client_id"),
+)
+
+# --- what is owned -----------------------------------------------------------------------------------------------
+
+partitions = Table(  # how many rows stand here is the number of partitions: chosen once, at the first migration
+    "partitions",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("code", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scale", SmallInteger, nullable=False),
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    UniqueConstraint("tenant_id", "code"),
+    CheckConstraint("scale BETWEEN 0 AND 18", name="scale"),
+    CheckConstraint("status IN ('active', 'frozen')", name="status"),
+)
+
+wallets = Table(
+    "wallets",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("code", Text, nullable=False),  # the caller's name for it; a leading @ marks a system wallet
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("name", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    UniqueConstraint("tenant_id", "code"),
+    CheckConstraint("status IN ('active', 'frozen', 'closed')", name="status"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("wallet_id", BigInteger, ForeignKey("wallets.id"), nullable=False),
+    Column("asset_id", Integer, ForeignKey("assets.id"), nullable=False),
+    # A player's account has shard 0. A system wallet has one shard per partition, so that no two drains share a row.
+    Column("shard", SmallInteger, nullable=False, server_default=text("0")),
+    Column("posted", BigInteger, nullable=False, server_default=text("0")),
+    Column("held", BigInteger, nullable=False, server_default=text("0")),
+    Column("version", BigInteger, nullable=False, server_default=text("0")),
+    Column("allow_negative", Boolean, nullable=False, server_default=text("false")),
+    UniqueConstraint("wallet_id", "asset_id", "shard"),
+    CheckConstraint("held >= 0", name="held"),
+    CheckConstraint("allow_negative OR posted - held >= 0", name="not_overspent"),
+)
+
+# --- what was asked, and what came of it -------------------------------------------------------------------------
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),  # acceptance order
+    Column("tenant_id", Integer, nullable=False),
+    Column("client_id", Integer, nullable=False),
+    Column("partition", SmallInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),  # of the caller's request in canonical form, never of our state
+    Column("wallet", Text, nullable=False),
+    Column("to_wallet", Text),
+    Column("asset", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),  # minor units
+    Column("reference", Text),
+    Column("metadata", JSONB),
+    Column("accepted_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("expires_at", _timestamp),
+    UniqueConstraint("client_id", "idempotency_key"),
+)
+
+pending = Table(  # deleted from by the drain's claim; a rollback puts the row back
+    "pending",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),  # drains that this command broke
+)
+
+outcomes = Table(  # its primary key is the promise: one outcome per command
+    "outcomes",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("detail", Text),
+    Column("accounts", JSON),  # the balances this command left behind, as the client sees them
+    Column("at", _timestamp, nullable=False),
+    Column("task_id", Uuid),  # the Celery task that drained it; NULL: the look-out did, without a task
+    CheckConstraint("status IN ('applied', 'rejected', 'cancelled', 'failed')", name="status"),
+)
+
+transfers = Table(  # one per applied command, under the command's own seq
+    "transfers",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant_id", Integer, nullable=False),
+    Column("partition", SmallInteger, nullable=False),
+    Column("at", _timestamp, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("account_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),  # gapless per account, from 1
+    Column("seq", BigInteger, nullable=False),  # the transfer
+    Column("asset_id", Integer, nullable=False),
+    Column("amount", BigInteger, nullable=False),  # minor units, signed: a debit is below zero
+    Column("balance_after", BigInteger, nullable=False),
+    Column("at", _timestamp, nullable=False),
+    CheckConstraint("amount <> 0", name="amount"),
+    Index(None, "seq"),
+)
+
+RECORDS = (commands, outcomes, transfers, entries)

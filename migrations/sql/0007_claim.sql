@@ -1,0 +1,38 @@
+-- Claim up to max_rows pending commands for one drain, the partition that has waited longest first.
+--
+-- A partition is locked until the transaction ends, and only when something is pending in it: a look that finds
+-- nothing takes no lock, so no doorbell can be turned away by a drain that is about to end.
+-- Each statement of this function sees what was committed before it began (READ COMMITTED), so the DELETE, which runs
+-- after the lock, cannot see a row that the lock's last holder has drained.
+-- The rows are deleted, not marked: the outcome is written in the same transaction, and a rollback restores them.
+--
+-- A partition locked in vain (another drain emptied it between the look and the lock) is reported with a NULL seq:
+-- the caller looks again, for a doorbell may have been turned away meanwhile.
+CREATE FUNCTION claim_pending(serve smallint[], max_rows integer, lock_space integer)
+RETURNS TABLE (seq bigint) LANGUAGE plpgsql ROWS 500 AS $$
+DECLARE
+    candidate smallint;
+    wanted integer := max_rows;
+    got integer;
+BEGIN
+    FOR candidate IN
+        SELECT p FROM unnest(serve) AS p
+        CROSS JOIN LATERAL (SELECT q.seq FROM pending q WHERE q.partition = p ORDER BY q.seq LIMIT 1) AS oldest
+        ORDER BY oldest.seq
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(lock_space, candidate);
+        RETURN QUERY
+            DELETE FROM pending d
+            WHERE d.partition = candidate
+              AND d.seq = ANY (ARRAY(SELECT q.seq FROM pending q WHERE q.partition = candidate
+                                     ORDER BY q.seq LIMIT wanted))
+            RETURNING d.seq;
+        GET DIAGNOSTICS got = ROW_COUNT;
+        IF got = 0 THEN
+            RETURN QUERY SELECT NULL::bigint;
+        END IF;
+        wanted := wanted - got;
+        EXIT WHEN wanted <= 0;
+    END LOOP;
+END
+$$;

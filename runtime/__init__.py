@@ -1,0 +1,1 @@
+"""What the api and the workers share: settings, logs, the doorbell and the announcements that pass between them."""

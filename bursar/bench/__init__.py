@@ -1,4 +1,4 @@
-"""`bursar bench`: how fast this machine carries commands from HTTP to the ledger, beside what its PostgreSQL could do.
+"""`bursar bench`: how fast commands go from HTTP to the ledger here, beside PostgreSQL's own floor.
 
 main.py      the command and the order of things
 works.py     each work: what is driven, over which window, what is read from it

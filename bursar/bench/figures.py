@@ -74,7 +74,7 @@ class Window(msgspec.Struct, frozen=True):
     accepted_per_s: float
     applied_per_s: float
     backlog_start: int
-    backlog_end: int  # accepted in time and without outcome at the end: what an accepted/s above applied/s leaves behind
+    backlog_end: int  # accepted by then and without an outcome: what accepted/s above applied/s leaves behind
     outcome_ms: Spread | None  # accepted to outcome, of the commands whose outcome fell into the window
     intake_batch: Spread | None  # commands per accepting transaction
     drain_batch: Spread | None  # commands per drain
@@ -122,8 +122,8 @@ def window(flows: Iterable[Flow], *, start_s: float, end_s: float) -> Window:
 def drain_rate(flows: Iterable[Flow]) -> tuple[float, float]:
     """Commands a second of a drain from a standing start, and the seconds that it took.
 
-    Counted from the first drain's commit to the last one's, without the first drain's own commands: how long the worker
-    took to start is not in it. Raises ValueError when there are fewer than two drains to count between.
+    Counted from the first drain's commit to the last one's, without the first drain's own commands: how long
+    the worker took to start is not in it. Raises ValueError with fewer than two drains to count between.
     """
     drains: Counter[float] = Counter()
     for flow in flows:
@@ -136,10 +136,10 @@ def drain_rate(flows: Iterable[Flow]) -> tuple[float, float]:
 
 
 def drift_mib(samples: Sequence[tuple[int, float]], *, warm_after: int) -> float | None:
-    """How much memory a process gained after warming up. `samples`: (commands applied so far, MiB) in time order.
+    """How much memory a process gained after warming up. `samples`: (commands so far, MiB) in time order.
 
-    From the median of the first five samples past `warm_after` commands to the median of the last five, so that one
-    odd sample decides nothing. None: too few samples to say.
+    From the median of the first five samples past `warm_after` commands to that of the last five, so that
+    one odd sample decides nothing. None: too few samples to say.
     """
     warm = [mib for applied, mib in samples if applied >= warm_after]
     if len(warm) < 10:

@@ -6,12 +6,17 @@ import msgspec
 
 from bursar.bench.figures import Spread
 
+READY_MARK = "bursar-bench ready"  # printed by a generator that has its connections and begins
+RESULT_MARK = "bursar-bench "  # leads the line of a generator's result
 WALLET_DIGITS = 6  # wallet names of one width, so that every request of a kind has the same length
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One load. Closed loop: every connection posts again as soon as it is answered. Open loop (`rate`): posts leave
-    on time whatever the answers do, and a latency counts from the moment the post was due."""
+    """One load.
+
+    Closed loop: every connection posts again as soon as it is answered. Open loop (`rate`): posts leave on
+    time whatever the answers do, and a latency counts from the moment the post was due.
+    """
 
     host: str
     port: int
@@ -44,8 +49,6 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     )  # posts without `Prefer: wait`: from sending (open loop: from being due) to the answer
     outcome_ms: Spread | None  # posts with it that came back with an outcome
     late: int  # open loop: posts that found no free connection when due
-    cpu_s: float  # the generator's own, over its whole life
-    wall_s: float
 
 
 def wallet_name(prefix: str, number: int) -> str:

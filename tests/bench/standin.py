@@ -8,7 +8,7 @@ Post = tuple[str, dict[str, str], Any]
 
 
 class StandIn:
-    """Listens on loopback. `keys` holds every idempotency key in order; `status` answers single posts with another one."""
+    """Listens on loopback. `keys`: all idempotency keys in order. `status`: the answer to single posts."""
 
     def __init__(self, *, status: int = 202, hang_up_after: int | None = None) -> None:
         self.posts: list[Post] = []

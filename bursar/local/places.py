@@ -41,31 +41,38 @@ def remembered_secret(path: Path) -> str:
     return path.read_text().strip()
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+def port_is_free(port: int, *, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no obstacle
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True
 
 
 def any_free_port() -> int:
-    """A loopback port that nobody uses now. Somebody may take it before we do: the caller tries again."""
+    """A loopback port that nobody uses now. Somebody may take it before we do: the caller tries again.
+
+    From below the range that systems give to outgoing connections: one of those could hold it at a restart.
+    """
+    for _ in range(100):  # ten thousand ports, hardly any in use: the first try is nearly always free
+        port = 20_000 + secrets.randbelow(10_000)
+        if port_is_free(port):
+            return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
-def remembered_port(path: Path) -> int:
-    """The port noted in `path` if it is still free, else another one, noted there."""
+def remembered_port(path: Path, *, preferred: int | None = None) -> int:
+    """The port noted in `path` if it is still free, else the preferred or another one, noted there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         known = int(path.read_text())
         if 1024 <= known <= 65_535 and port_is_free(known):
             return known
-    chosen = any_free_port()
+    chosen = preferred if preferred is not None and port_is_free(preferred) else any_free_port()
     write_private(path, f"{chosen}\n")
     return chosen
 
@@ -92,14 +99,10 @@ def private_folder(wanted: Path, account: Account | None) -> Path:
     """
     if wanted.is_dir():
         if account is not None and not may_enter(wanted, account):
-            raise LocalError(
-                f"The user {account.name}, who runs PostgreSQL, cannot enter {wanted}; move it away."
-            )
+            raise LocalError(f"The user {account.name}, who runs PostgreSQL, cannot enter {wanted}; move it away.")
         return wanted.resolve()
     if wanted.is_symlink():
-        raise LocalError(
-            f"{wanted} points to {wanted.readlink()}, which is gone; remove the link to start empty."
-        )
+        raise LocalError(f"{wanted} points to {wanted.readlink()}, which is gone; remove the link to start empty.")
     folder = wanted
     if account is not None and not may_enter(wanted.parent, account):
         REACHABLE.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -116,9 +119,7 @@ def reachable_copy(site: Path, names: tuple[str, ...], account: Account | None) 
     """`site`, or a folder under /var/lib/bursar with copies of `names`, if `account` cannot enter it."""
     if account is None or may_enter(site / names[0], account):
         return site
-    key = hashlib.sha256(f"{site / names[0]}:{(site / names[0]).stat().st_mtime_ns}".encode()).hexdigest()[
-        :12
-    ]
+    key = hashlib.sha256(f"{site / names[0]}:{(site / names[0]).stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = REACHABLE / f"{names[0]}-{key}"
     if not copy.exists():
         REACHABLE.mkdir(mode=0o711, parents=True, exist_ok=True)

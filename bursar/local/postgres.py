@@ -30,14 +30,10 @@ ROLE = "bursar"
 DATABASE = "bursar"
 
 INITDB_TIMEOUT_S = 120.0  # two seconds on a quiet machine; a slow disk under load is no reason to give up
-START_TIMEOUT_S = (
-    120.0  # recovery after a crash replays at most max_wal_size, which a slow disk does in a minute
-)
+START_TIMEOUT_S = 120.0  # recovery after a crash replays at most max_wal_size, which a slow disk does in a minute
 FAST_STOP_S = 30.0  # a fast stop ends sessions and writes a checkpoint
 IMMEDIATE_STOP_S = 10.0  # an immediate one only ends; the next start recovers
-PORT_TRIES = (
-    5  # another process may take a free port before we listen on it; five times running it is no accident
-)
+PORT_TRIES = 5  # another process may take a free port before we listen on it; five times running it is no accident
 
 SETTINGS: dict[str, str] = {
     "listen_addresses": LOOPBACK,
@@ -72,9 +68,7 @@ class Postgres:
     `folder` holds `password` and `port` (ours alone) and `cluster/` (the account's that runs the server).
     """
 
-    def __init__(
-        self, folder: Path, *, log: Path | None = None, settings: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, log: Path | None = None, settings: dict[str, str] | None = None) -> None:
         self.folder = folder.absolute()
         self.log = log or self.folder / "postgres.log"
         self.port = 0
@@ -103,6 +97,7 @@ class Postgres:
         """
         if self.running:
             return
+        self._end()  # what is left of a server that died on its own
         # Others may pass through, as PostgreSQL's own user must when we are root; they read nothing.
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._password = remembered_secret(self.folder / "password")
@@ -147,9 +142,7 @@ class Postgres:
             return None
         leader = min(left, key=lambda process: process.create_time())
         processes.end([leader], first=signal.SIGINT, wait_s=FAST_STOP_S)
-        processes.end(
-            processes.working_in(data, program="postgres"), first=signal.SIGQUIT, wait_s=IMMEDIATE_STOP_S
-        )
+        processes.end(processes.working_in(data, program="postgres"), first=signal.SIGQUIT, wait_s=IMMEDIATE_STOP_S)
         return leader.pid
 
     def delete(self) -> None:
@@ -221,9 +214,7 @@ class Postgres:
 
     def _refuse_second_server(self) -> None:
         if living := processes.working_in(self._data, program="postgres"):
-            raise LocalError(
-                f"A PostgreSQL already runs on {self._data} (process {living[0].pid}); stop it first."
-            )
+            raise LocalError(f"A PostgreSQL already runs on {self._data} (process {living[0].pid}); stop it first.")
         # Nobody runs, so the note of who does is stale; it would stop us when its number is in use again.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -290,9 +281,7 @@ class Postgres:
 
     def _explain(self, output: str) -> str:
         if "No space left on device" in output or "Disk quota exceeded" in output:
-            return (
-                f"The disk is full: PostgreSQL has no space left in {self._cluster}. Free some, start again."
-            )
+            return f"The disk is full: PostgreSQL has no space left in {self._cluster}. Free some, start again."
         return f"PostgreSQL did not start on {self._cluster}. Its last words:\n{_last_lines(output)}"
 
 

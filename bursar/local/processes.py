@@ -22,9 +22,7 @@ import psutil
 PR_SET_PDEATHSIG = 1
 # Every process of a stack carries the stack's home in this variable, grandchildren included.
 STACK_MARK = "BURSAR_STACK"
-KILL_WAIT_S = (
-    5.0  # SIGKILL is prompt; only a process stuck in the kernel takes longer, and nobody can help that
-)
+KILL_WAIT_S = 5.0  # SIGKILL is prompt; only a process stuck in the kernel takes longer, and nobody can help that
 POLL_S = 0.02  # a stop is noticed within a fiftieth of a second, at no cost worth naming
 
 
@@ -134,11 +132,7 @@ def _cwd(process: psutil.Process) -> str | None:
 def marked(home: Path) -> list[psutil.Process]:
     """All live processes that a stack of `home` started, this process and its ancestors left out."""
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.pid not in spared and _mark(process) == str(home)
-    ]
+    return [process for process in psutil.process_iter() if process.pid not in spared and _mark(process) == str(home)]
 
 
 def _mark(process: psutil.Process) -> str | None:

@@ -56,14 +56,13 @@ class Valkey:
         """Start the server and return once it answers. Raises LocalError with a sentence."""
         if self.running:
             return
+        self._end()  # what is left of a server that died on its own
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._password = remembered_secret(self.folder / "password")
         self._data = private_folder(self.folder / "data", None)
         self.note = ""
         if living := processes.working_in(self._data, program="valkey-server"):
-            raise LocalError(
-                f"A Valkey already runs on {self._data} (process {living[0].pid}); stop it first."
-            )
+            raise LocalError(f"A Valkey already runs on {self._data} (process {living[0].pid}); stop it first.")
         self.port = remembered_port(self.folder / "port")
         for attempt in range(1, PORT_TRIES + 1):
             logged = self.log.stat().st_size if self.log.exists() else 0
@@ -112,9 +111,7 @@ class Valkey:
                 return True
             time.sleep(processes.POLL_S)
         self.kill()
-        raise LocalError(
-            f"Valkey did not answer on port {self.port} within {START_TIMEOUT_S:.0f} s; see {self.log}."
-        )
+        raise LocalError(f"Valkey did not answer on port {self.port} within {START_TIMEOUT_S:.0f} s; see {self.log}.")
 
     def _configuration(self) -> str:
         return "\n".join(
@@ -149,9 +146,7 @@ class Valkey:
         broken = self.folder / f"data.broken-{time.time_ns() // 1_000_000}"
         self._data.rename(broken)
         self._data = private_folder(self.folder / "data", None)
-        self.note = (
-            f"its append-only file was unreadable and is now in {broken}; nothing but doorbells was in it"
-        )
+        self.note = f"its append-only file was unreadable and is now in {broken}; nothing but doorbells was in it"
 
     def _end(self, *signals: tuple[signal.Signals, float]) -> bool:
         if self.process is None:
@@ -162,9 +157,7 @@ class Valkey:
 
     def _explain(self, output: str) -> str:
         if "No space left on device" in output:
-            return (
-                f"The disk is full: Valkey found no space left for {self._data}. Free some and start again."
-            )
+            return f"The disk is full: Valkey found no space left for {self._data}. Free some and start again."
         last = "\n".join(f"    {line}" for line in output.strip().splitlines()[-10:])
         return f"Valkey did not start on {self._data}. Its last words:\n{last}"
 

@@ -1,7 +1,7 @@
 """The floor: what this PostgreSQL does with the smallest possible double-entry transfer, driven by pgbench.
 
 No HTTP, no JSON, no queue, no inbox, no outcome, no balance after each entry: one call of one function a
-transfer. It is the yardstick of the same run on the same server, with the same fsync, so that a figure of ours
+transfer. It is the yardstick of the same run on the same server with the same fsync, so that a figure of ours
 can be judged on any machine.
 """
 
@@ -112,9 +112,7 @@ def measure(database_url: str, folder: Path, *, wallets: int, seconds: float) ->
     return Round(spread_per_s=spread, hot_per_s=hot)
 
 
-def _pgbench(
-    database_url: str, folder: Path, script: str, *, run: int, wallets: int, seconds: float
-) -> float:
+def _pgbench(database_url: str, folder: Path, script: str, *, run: int, wallets: int, seconds: float) -> float:
     file = folder / f"floor-{run}.sql"
     file.write_text(script)
     server = conninfo_to_dict(database_url)

@@ -77,10 +77,15 @@ def folder_on_disk() -> Path:
 
 
 def cpu_use(roots: Mapping[str, Iterable[int]]) -> CpuUse:
-    """CPU so far of each role: its root processes, their descendants, and those of them that have ended."""
+    """CPU so far of each role: its root processes, their descendants, and those of them that have ended.
+
+    The role `bench` is this process alone, without what it started.
+    """
     times = psutil.cpu_times()
     idle_s = times.idle + getattr(times, "iowait", 0.0)
     by_role = {role: sum(_tree_cpu_s(pid) for pid in pids) for role, pids in roots.items()}
+    own = psutil.Process().cpu_times()
+    by_role["bench"] = own.user + own.system
     return CpuUse(by_role, sum(times[:8]) - idle_s, time.monotonic())
 
 
@@ -104,7 +109,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def memory_mib(roots: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Resident memory of each process. PostgreSQL's is one sum, without the buffers that its processes share."""
+    """Resident memory of each process. PostgreSQL's is one sum, without the buffers they share."""
     found: dict[str, float] = {}
     for role, pids in roots.items():
         for number, pid in enumerate(pids, start=1):

@@ -27,9 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str  # leads every idempotency key: unique to this load
     connections: int
     duration_s: float
-    kind: Literal["fund", "mix"] = (
-        "mix"  # fund: one top-up for each wallet in turn; mix: nine spends, one top-up
-    )
+    kind: Literal["fund", "mix"] = "mix"  # fund: one top-up for each wallet in turn; mix: nine spends, one top-up
     amount: int = 1  # minor units
     batch: int = 1  # commands per post; 1: single-command posts
     posts_max: int | None = None  # stop after as many; None: at the end of duration_s
@@ -44,9 +42,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     posts: int  # answered with 200 or 202
     commands: int  # in those posts, without the items refused one by one
     errors: dict[str, int]  # HTTP status or kind of failure → how many
-    accept_ms: (
-        Spread | None
-    )  # posts without `Prefer: wait`: from sending (open loop: from being due) to the answer
+    accept_ms: Spread | None  # posts without `Prefer: wait`: from sending (open loop: from being due) to the answer
     outcome_ms: Spread | None  # posts with it that came back with an outcome
     late: int  # open loop: posts that found no free connection when due
 

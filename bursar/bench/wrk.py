@@ -12,9 +12,7 @@ from bursar.bench.figures import Spread
 from bursar.bench.load import TOP_UP_EVERY
 from bursar.bench.plan import RESULT_MARK, WALLET_DIGITS, LoadResult, Plan
 
-TIMEOUT_S = (
-    30  # an answer later than this is an error; wrk's own default of 2 s would call a slow answer none
-)
+TIMEOUT_S = 30  # an answer later than this is an error; wrk's own default of 2 s would call a slow answer none
 
 # wrk runs `setup` once for each thread and all else in the thread's own Lua state: `numbered` counts within
 # one thread, over all its connections, and the thread's number in the key keeps threads apart.
@@ -147,9 +145,7 @@ def read_result(output: str, plan: Plan) -> LoadResult:
     done = msgspec.json.decode(lines[-1].removeprefix(RESULT_MARK), type=_Done)
     answered = done.requests - done.status
     errors = {name: getattr(done, name) for name in ("connect", "read", "write", "status", "timeout")}
-    latency = Spread(
-        count=done.requests, mean=done.mean, p50=done.p50, p95=done.p95, p99=done.p99, max=done.max
-    )
+    latency = Spread(count=done.requests, mean=done.mean, p50=done.p50, p95=done.p95, p99=done.p99, max=done.max)
     return LoadResult(
         generator="wrk",
         posts=answered,

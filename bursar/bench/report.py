@@ -1,0 +1,160 @@
+"""The figures of a run as data: what `--json` prints and what the table and the picture are drawn from."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bursar.bench.figures import Spread, Window
+from bursar.bench.floor import Floor
+from bursar.bench.machine import CpuUse, Machine
+from bursar.bench.plan import LoadResult
+
+MEMORY_DRIFT_MIB = 20  # what a process may gain over the memory work and still count as flat
+
+
+class Cpu(msgspec.Struct, frozen=True):
+    """What a window cost, by role: api, worker, postgres, valkey, load, bench."""
+
+    us_per_command: dict[str, float]  # microseconds of CPU for each applied command
+    cores_busy: dict[str, float]  # 1.0: one core all the time
+    others_cores_busy: float  # not ours: other users of the machine, and the kernel's own threads
+
+
+class DrainFigures(msgspec.Struct, frozen=True):
+    commands: int
+    per_s: float
+    seconds: float
+    drain_batch: Spread | None
+
+
+class ProcessMemory(msgspec.Struct, frozen=True):
+    """Resident memory of one process over the memory work, in MiB."""
+
+    name: str
+    start: float
+    end: float
+    peak: float
+    drift: float | None  # from a tenth of the way to the end; None: too few samples to say
+
+
+class WorkFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One work. What could not be seen is None (an api elsewhere shows no processes, perhaps no database)."""
+
+    name: str
+    title: str
+    seconds: float
+    load: LoadResult | None = None
+    sample: LoadResult | None = None  # a few posts a second with `Prefer: wait`, beside the load
+    window: Window | None = None
+    cpu: Cpu | None = None
+    drain: DrainFigures | None = None
+    memory: list[ProcessMemory] = []
+    problems: list[str] = []  # each makes the whole run invalid
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """One line of what is to be reached, and what was."""
+
+    work: str
+    what: str
+    goal: str
+    reached: str
+    met: bool | None  # None: not measured in this run
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run. `valid` is false when a command was lost or refused or the audit found fault: no figure counts."""
+
+    version: str
+    command: str
+    started_at: str
+    machine: Machine
+    postgres: dict[str, str]
+    latency_source: str  # how accept-to-outcome times were taken: commit times or columns
+    workers: int
+    floor: Floor | None
+    works: list[WorkFigures]
+    goals: list[Goal]
+    audit: str  # "clean", "not run", or what it found
+    valid: bool
+
+
+def cpu_between(before: CpuUse, after: CpuUse, *, commands: int) -> Cpu:
+    """The cost of a window from two looks at the CPU. Without commands there is no cost per command."""
+    wall_s = after.at_s - before.at_s
+    used_s = {role: used - before.by_role.get(role, 0.0) for role, used in after.by_role.items()}
+    others_s = after.machine_busy_s - before.machine_busy_s - sum(used_s.values())
+    return Cpu(
+        us_per_command={role: used / commands * 1e6 for role, used in used_s.items()} if commands else {},
+        cores_busy={role: used / wall_s for role, used in used_s.items()},
+        others_cores_busy=max(0.0, others_s / wall_s),  # the clocks tick at 10 ms: a quiet machine can show -0.0
+    )
+
+
+def goals(works: Sequence[WorkFigures], floor: Floor | None) -> list[Goal]:
+    """What the project set out to reach, against what this run did."""
+    by_name = {work.name: work for work in works}
+    singles, batch, hot = (_applied(by_name, name) for name in ("singles", "batch", "hot"))
+    spread_floor = floor.spread_per_s if floor else None
+    hot_floor = floor.hot_per_s if floor else None
+    drain = by_name["drain"].drain if "drain" in by_name else None
+    return [
+        _ratio("singles", "applied/s against floor (a)", singles, spread_floor, 2),
+        _at_least("singles", "applied/s, aim", singles, 5_000),
+        _ratio("batch", "applied/s against floor (a)", batch, spread_floor, 6),
+        _at_least("batch", "applied/s, aim", batch, 12_000),
+        _ratio("hot", "applied/s against batch", hot, batch, 0.8),
+        _ratio("hot", "applied/s against floor (b)", hot, hot_floor, 5),
+        *_offered(by_name.get("offered")),
+        _at_most("singles", "outcome p99 at full load, accepted to applied", *_p99_outcome(by_name), 300),
+        _at_least("drain", "one worker, commands/s", drain.per_s if drain else None, 15_000),
+        _memory(by_name.get("memory")),
+    ]
+
+
+def _applied(works: Mapping[str, WorkFigures], name: str) -> float | None:
+    work = works.get(name)
+    return work.window.applied_per_s if work and work.window else None
+
+
+def _p99_outcome(works: Mapping[str, WorkFigures]) -> tuple[float | None]:
+    window = works["singles"].window if "singles" in works else None
+    return (window.outcome_ms.p99 if window and window.outcome_ms else None,)
+
+
+def _ratio(work: str, what: str, value: float | None, base: float | None, least: float) -> Goal:
+    goal = f"≥ {least:g} times"
+    if value is None or not base:
+        return Goal(work, what, goal, "—", None)
+    return Goal(work, what, goal, f"{value / base:.2f} times ({value:,.0f} / {base:,.0f})", value / base >= least)
+
+
+def _at_least(work: str, what: str, value: float | None, least: float) -> Goal:
+    reached = "—" if value is None else f"{value:,.0f}"
+    return Goal(work, what, f"≥ {least:,.0f}", reached, None if value is None else value >= least)
+
+
+def _at_most(work: str, what: str, value: float | None, most_ms: float) -> Goal:
+    reached = "—" if value is None else f"{value:,.1f} ms"
+    return Goal(work, what, f"≤ {most_ms:g} ms", reached, None if value is None else value <= most_ms)
+
+
+def _offered(work: WorkFigures | None) -> list[Goal]:
+    """Both from the client's side, from the moment a post was due: the stricter of the two views."""
+    accept = work.load.accept_ms if work and work.load else None
+    outcome = work.load.outcome_ms if work and work.load else None
+    return [
+        _at_most("offered", "accept p50", accept.p50 if accept else None, 3),
+        _at_most("offered", "accept p99", accept.p99 if accept else None, 15),
+        _at_most("offered", "outcome p50, seen by a waiting client", outcome.p50 if outcome else None, 12),
+        _at_most("offered", "outcome p99, seen by a waiting client", outcome.p99 if outcome else None, 50),
+    ]
+
+
+def _memory(work: WorkFigures | None) -> Goal:
+    drifts = [process.drift for process in work.memory if process.drift is not None] if work else []
+    goal = f"± {MEMORY_DRIFT_MIB} MiB"
+    if not drifts:
+        return Goal("memory", "largest drift of a process", goal, "—", None)
+    largest = max(drifts, key=abs)
+    return Goal("memory", "largest drift of a process", goal, f"{largest:+.1f} MiB", abs(largest) <= MEMORY_DRIFT_MIB)

@@ -1,0 +1,316 @@
+"""The works: what is driven, over which window, and what is read from it."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bursar.bench import figures
+from bursar.bench.drive import Generator, Running
+from bursar.bench.machine import CpuUse, cpu_use, memory_mib
+from bursar.bench.observe import Observer
+from bursar.bench.plan import Plan
+from bursar.bench.report import DrainFigures, ProcessMemory, WorkFigures, cpu_between
+from bursar.bench.stack import OwnStack, StackError, Target
+
+Work = Literal["singles", "batch", "hot", "offered", "drain", "memory"]
+
+ASSET = "bench_credits"
+FUNDS = 1_000_000_000  # minor units a wallet starts with: no spend of the bench is ever refused
+BATCH_MAX = 1_000  # of the API
+LEAD_IN_S = 0.5  # of every load before its window opens: all connections are busy by then
+TAIL_S = 0.2  # and after the window has closed: no connection is idle before that
+SAMPLE_RATE = 10.0  # posts per second with `Prefer: wait` beside a full load: enough for a p99 in two minutes
+SAMPLE_CONNECTIONS = 16  # as many outcomes may be awaited at once; at 10/s that bears an outcome time of 1.6 s
+WAIT_EVERY = 5  # of the offered posts one in five waits for its outcome, the others are answered at once
+FUND_CONNECTIONS = 4  # with 1,000 commands a post that fills any pipeline
+FUND_S = 120.0  # limit for funding and for filling the inbox before a drain
+DRAINED_S = 120.0  # limit for what a load leaves pending
+SOAK_SLOWEST_PER_S = 300  # slower than this the memory work ends early and says so
+MEMORY_EVERY_S = 2.0
+QUIET_SAMPLES = 5  # after the last command: memory at rest
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of everything."""
+
+    works: tuple[Work, ...]
+    seconds: float
+    warmup_s: float
+    connections: int
+    wallets: int
+    batch: int
+    rate: float
+    drain: int
+    soak: int
+    generator: Generator
+
+
+Progress = Callable[[str, float], None]  # (what is going on, from 0 to 1 how far)
+
+
+class Bench:
+    """One run against one target. Without `observer` only the client's side is seen, without `stack` no process."""
+
+    def __init__(
+        self,
+        target: Target,
+        options: Options,
+        folder: Path,
+        *,
+        observer: Observer | None,
+        stack: OwnStack | None,
+        progress: Progress,
+    ) -> None:
+        self._target = target
+        self._options = options
+        self._folder = folder
+        self._observer = observer
+        self._stack = stack
+        self._progress = progress
+        self._run = f"{time.time_ns() // 1_000_000:x}"  # in every key and wallet name: runs never meet
+        self._loads = 0
+
+    def prepare(self) -> None:
+        """An asset, and wallets with enough in them. Raises StackError when they cannot be filled."""
+        self._target.make_asset(ASSET)
+        self._progress("filling wallets", 0.0)
+        for prefix, wallets in ((self._spread, self._options.wallets), (self._hot, 1)):
+            size = min(BATCH_MAX, wallets)
+            plan = self._plan(
+                wallet_prefix=prefix, wallets=wallets, kind="fund", amount=FUNDS, batch=size,
+                posts_max=math.ceil(wallets / size), connections=FUND_CONNECTIONS, duration_s=FUND_S,
+            )  # fmt: skip
+            result = self._start(plan).result()
+            if result.errors or result.commands < wallets:
+                raise StackError(f"filling the wallets failed: {result.commands} of {wallets}, {result.errors}")
+        self._settle("filling wallets")
+
+    def measure(self, work: Work) -> WorkFigures:
+        options = self._options
+        wallets = f"{options.wallets:,} wallets"
+        match work:
+            case "singles":
+                return self._full_load(work, f"single-command posts, {wallets}", self._plan())
+            case "batch":
+                title = f"batch posts of {options.batch}, {wallets}"
+                return self._full_load(work, title, self._plan(batch=options.batch))
+            case "hot":
+                plan = self._plan(batch=options.batch, wallet_prefix=self._hot, wallets=1)
+                return self._full_load(work, f"batch posts of {options.batch}, one wallet", plan)
+            case "offered":
+                plan = self._plan(rate=options.rate, wait_every=WAIT_EVERY)
+                return self._full_load(work, f"{options.rate:g} posts/s offered", plan, sampled=False)
+            case "drain":
+                return self._drain()
+            case "memory":
+                return self._memory()
+
+    # --- loads --------------------------------------------------------------------------------------------------
+
+    @property
+    def _spread(self) -> str:
+        return f"bench-{self._run}-"
+
+    @property
+    def _hot(self) -> str:
+        return f"bench-{self._run}-hot-"
+
+    def _plan(self, **changes: object) -> Plan:
+        """Single-command posts on all wallets, closed loop, for a whole window; `changes` say what differs."""
+        self._loads += 1
+        plan = Plan(
+            host=self._target.host,
+            port=self._target.port,
+            api_key=self._target.api_key,
+            asset=ASSET,
+            wallet_prefix=self._spread,
+            wallets=self._options.wallets,
+            nonce=f"{self._run}-{self._loads}",
+            connections=self._options.connections,
+            duration_s=math.ceil(LEAD_IN_S + self._options.seconds + TAIL_S),
+        )
+        return msgspec.structs.replace(plan, **changes)
+
+    def _start(self, plan: Plan) -> Running:
+        running = Running(plan, self._folder, generator=self._options.generator)
+        running.wait_ready()
+        return running
+
+    def _settle(self, what: str) -> list[str]:
+        """Wait until nothing is pending; what is wrong if something stays so."""
+        if self._observer is None:
+            return []
+        self._progress(f"{what}: waiting for the last outcomes", 1.0)
+        if self._observer.wait_drained(timeout_s=DRAINED_S):
+            return []
+        return [f"commands were still pending {DRAINED_S:.0f} s after the load"]
+
+    def _roots(self, *loads: Running) -> Mapping[str, list[int]]:
+        if self._stack is None:
+            return {}
+        return {**self._stack.roots(), "load": [load.process.pid for load in loads]}
+
+    def _cpu(self, *loads: Running) -> CpuUse | None:
+        return cpu_use(self._roots(*loads)) if self._stack is not None else None
+
+    def _pass(self, what: str, seconds: float) -> None:
+        began_s = time.monotonic()
+        while (passed_s := time.monotonic() - began_s) < seconds:
+            self._progress(what, passed_s / seconds)
+            time.sleep(min(0.25, seconds - passed_s))
+
+    def _full_load(self, name: Work, title: str, plan: Plan, *, sampled: bool = True) -> WorkFigures:
+        """Drive `plan` and look at a window inside of it."""
+        options, observer = self._options, self._observer
+        if self._stack is not None and observer is not None:
+            observer.level()
+        if options.warmup_s > 0:
+            warmup = msgspec.structs.replace(plan, nonce=f"{plan.nonce}-w", duration_s=options.warmup_s)
+            running = self._start(warmup)
+            self._pass(f"{name}: warming up", options.warmup_s)
+            running.result()
+            self._settle(name)
+        since = observer.last_seq() if observer else 0
+        loads = [self._start(plan)]
+        if sampled:
+            loads.append(
+                self._start(
+                    self._plan(rate=SAMPLE_RATE, wait_every=1, connections=SAMPLE_CONNECTIONS,
+                               duration_s=plan.duration_s)
+                )
+            )  # fmt: skip
+        try:
+            self._pass(name, LEAD_IN_S)
+            start_s, before = observer.clock_s() if observer else 0.0, self._cpu(*loads)
+            self._pass(name, options.seconds)
+            end_s, after = observer.clock_s() if observer else 0.0, self._cpu(*loads)
+            results = [load.result() for load in loads]
+        finally:
+            for load in loads:
+                load.stop()
+        problems = self._settle(name)
+        problems += [f"{kind}: {count}" for result in results for kind, count in result.errors.items()]
+        window = cpu = None
+        if observer is not None:
+            flows = observer.flows(since)
+            window = figures.window(flows, start_s=start_s, end_s=end_s)
+            problems += self._lost(flows, answered=sum(result.commands for result in results))
+            if before is not None and after is not None:
+                cpu = cpu_between(before, after, commands=window.applied)
+        return WorkFigures(
+            name=name, title=title, seconds=options.seconds, load=results[0],
+            sample=results[1] if sampled else None, window=window, cpu=cpu, problems=problems,
+        )  # fmt: skip
+
+    def _lost(self, flows: list[figures.Flow], *, answered: int) -> list[str]:
+        """Every accepted command is stored and applied, or the figures mean nothing."""
+        problems: list[str] = []
+        stored = sum(flow.commands for flow in flows)
+        refused = sum(flow.commands for flow in flows if flow.status not in ("applied", None))
+        if stored < answered:
+            problems.append(f"{answered} commands were answered with 202, {stored} are stored")
+        if refused:
+            problems.append(f"{refused} commands were refused, and none should be")
+        if self._stack is not None and (dead := self._stack.dead()):
+            problems.append(f"ended during the work: {', '.join(dead)}")
+        return problems
+
+    # --- works of their own kind ---------------------------------------------------------------------------------
+
+    def _drain(self) -> WorkFigures:
+        """Fill the inbox while no worker runs, start one, see how fast it empties it."""
+        stack, observer, count = self._stack, self._observer, self._options.drain
+        title = f"drain alone, one worker, {count:,} pending"
+        if stack is None or observer is None:
+            raise StackError("the work drain stops and starts workers: it needs servers of the bench's own")
+        stack.stop_workers()
+        observer.level()
+        since = observer.last_seq()
+        self._progress("drain: filling the inbox", 0.0)
+        size = min(BATCH_MAX, count)
+        filled = self._start(
+            self._plan(batch=size, posts_max=count // size, connections=FUND_CONNECTIONS, duration_s=FUND_S)
+        ).result()
+        stack.start_workers(1)
+        before: CpuUse | None = None
+        done = done_before = 0
+        deadline_s = time.monotonic() + DRAINED_S
+        began_s = time.monotonic()
+        while done < filled.commands and time.monotonic() < deadline_s:
+            time.sleep(0.2)
+            done = observer.applied_since(since)
+            self._progress("drain", done / max(1, filled.commands))
+            if done and before is None:
+                before, done_before = self._cpu(), done
+        after = self._cpu()
+        seconds = time.monotonic() - began_s
+        flows = observer.flows(since)
+        problems = [f"{kind}: {count}" for kind, count in filled.errors.items()] + self._settle("drain")
+        problems += self._lost(flows, answered=filled.commands)
+        try:
+            per_s, seconds = figures.drain_rate(flows)
+        except ValueError as error:
+            problems.append(str(error))
+            per_s = 0.0
+        drained = figures.window(flows, start_s=0, end_s=float("inf"))
+        stack.stop_workers()
+        stack.start_workers(stack.workers)
+        return WorkFigures(
+            name="drain",
+            title=title,
+            seconds=seconds,
+            cpu=cpu_between(before, after, commands=done - done_before) if before and after else None,
+            drain=DrainFigures(filled.commands, per_s, seconds, drained.drain_batch),
+            problems=problems,
+        )
+
+    def _memory(self) -> WorkFigures:
+        """Single-command posts until enough were accepted, looking at every process's memory meanwhile."""
+        stack, observer, count = self._stack, self._observer, self._options.soak
+        if stack is None or observer is None:
+            raise StackError("the work memory looks at processes: it needs servers of the bench's own")
+        limit_s = 30 + count / SOAK_SLOWEST_PER_S
+        since = observer.last_seq()
+        running = self._start(self._plan(posts_max=count, duration_s=limit_s))
+        began_s = time.monotonic()
+        samples: list[tuple[int, dict[str, float]]] = []
+        try:
+            while running.process.poll() is None and time.monotonic() - began_s < limit_s + 60:
+                accepted = observer.last_seq() - since
+                samples.append((accepted, memory_mib(stack.roots())))
+                self._progress("memory", accepted / count)
+                time.sleep(MEMORY_EVERY_S)
+            result = running.result()
+        finally:
+            running.stop()
+        problems = [f"{kind}: {number}" for kind, number in result.errors.items()] + self._settle("memory")
+        for _ in range(QUIET_SAMPLES):
+            samples.append((observer.last_seq() - since, memory_mib(stack.roots())))
+            time.sleep(MEMORY_EVERY_S / 4)
+        if result.commands < count:
+            problems.append(f"only {result.commands:,} of {count:,} commands in {limit_s:.0f} s")
+        problems += self._lost(observer.flows(since), answered=result.commands)
+        return WorkFigures(
+            name="memory",
+            title=f"memory over {count:,} single-command posts",
+            seconds=time.monotonic() - began_s,
+            load=result,
+            memory=process_memory(samples, warm_after=count // 10),
+            problems=problems,
+        )
+
+
+def process_memory(samples: list[tuple[int, dict[str, float]]], *, warm_after: int) -> list[ProcessMemory]:
+    """Each process's memory from the samples of all of them: (commands so far, MiB by process)."""
+    names = sorted({name for _, by_process in samples for name in by_process})
+    found: list[ProcessMemory] = []
+    for name in names:
+        seen = [(commands, by_process[name]) for commands, by_process in samples if name in by_process]
+        sizes = [mib for _, mib in seen]
+        drift = figures.drift_mib(seen, warm_after=warm_after)
+        found.append(ProcessMemory(name, sizes[0], sizes[-1], max(sizes), drift))
+    return found

@@ -44,7 +44,11 @@ class Transfer(Order, frozen=True, gc=False, kw_only=True):
     to_wallet: str
 
 
-Command = TopUp | Bonus | Spend | Transfer
+class Unknown(Order, frozen=True, gc=False):
+    """A type that this version does not know: a row from a newer one, or a damaged one. Deciding it raises."""
+
+
+Command = TopUp | Bonus | Spend | Transfer | Unknown
 
 TYPES = ("top_up", "bonus", "spend", "transfer")
 DEBIT_TYPES = ("spend", "transfer")  # a pending one of these is queued against its wallet's available balance
@@ -61,5 +65,7 @@ def touched_wallets(command: Command) -> tuple[str, ...]:
             return (command.wallet, REVENUE)
         case Transfer():
             return (command.wallet, command.to_wallet)
+        case Unknown():
+            return ()
         case _:
             assert_never(command)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 
-from ledger.commands import BONUS, REVENUE, TREASURY, Bonus, Command, Spend, TopUp, Transfer
-from ledger.errors import Code
+from ledger.commands import BONUS, REVENUE, TREASURY, Bonus, Command, Spend, TopUp, Transfer, Unknown
+from ledger.errors import BrokenInvariant, Code
 from ledger.money import BALANCE_MAX
 
 AccountKey = tuple[int, str, str, int]  # tenant id, wallet, asset, shard
@@ -67,7 +67,7 @@ Decision = Applied | Refused
 
 
 def decide(books: Books, command: Command) -> Decision:
-    """What `command` comes to on these books."""
+    """What `command` comes to on these books. Raises BrokenInvariant for a command no client can have sent."""
     if command.expires_at is not None and command.expires_at <= books.now:
         return Refused(Code.EXPIRED, f"expired at {command.expires_at.isoformat()}, before it could be applied")
     asset = books.assets.get((command.tenant_id, command.asset))
@@ -86,6 +86,8 @@ def decide(books: Books, command: Command) -> Decision:
         case Transfer():
             refusal = _not_open(books, command.tenant_id, command.to_wallet, must_exist=False)
             return _debit(books, command, asset, to_wallet=command.to_wallet, to_shard=0, target_refusal=refusal)
+        case Unknown():
+            raise BrokenInvariant(f"command {command.seq} is of a type that this version does not know")
         case _:
             assert_never(command)
 

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
         description="Pending commands past which the intake answers 429 backlogged: two minutes of one worker's work.",
     )
 
+    partitions: int | None = Field(
+        None, description="Only read by the first migration (8 unless set); later the database knows.", ge=1, le=256
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

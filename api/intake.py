@@ -1,0 +1,152 @@
+"""Group commit: the requests that arrive while one INSERT is under way share the next one.
+
+A commit costs the same for one row as for a thousand, so the group grows with the load and nobody waits for a timer.
+A request is answered when its group is committed; then the partitions' doorbells ring.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from api.waiting import Waiting
+from ledger import db, inbox
+from ledger.inbox import Accepted, NewCommand
+from runtime.doorbell import Doorbell
+
+log = structlog.get_logger()
+
+# Rows of one INSERT, unless a single batch request brings more: a statement of this size takes 20 ms.
+GROUP_MAX = 1_000
+# Commands waiting for their group. At 10,000/s they leave within a second; past that the answer is 503, try again.
+WAITING_MAX = 10_000
+# Two groups in flight keep the api busy while PostgreSQL flushes; more would only make the groups smaller.
+FLUSHERS = 2
+RECONNECT_S = 0.5
+
+
+class Overloaded(Exception):
+    """More commands wait to be stored than this process will hold. Nothing was stored."""
+
+
+class Unavailable(Exception):
+    """PostgreSQL did not answer. The commands may or may not be stored: the same keys tell."""
+
+
+class _Submission:
+    __slots__ = ("answer", "commands", "expect")
+
+    def __init__(self, commands: Sequence[NewCommand], expect: bool, answer: "asyncio.Future[list[Accepted]]") -> None:
+        self.commands = commands
+        self.expect = expect
+        self.answer = answer
+
+
+class Intake:
+    """Accepts commands for one api process. Start it in the event loop that serves the requests."""
+
+    def __init__(
+        self, database_url: str, doorbell: Doorbell, waiting: Waiting, *, grouped: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._database_url = database_url
+        self._doorbell = doorbell
+        self._waiting = waiting
+        self._grouped = grouped  # told the size of each group, for the metrics
+        self._queue: deque[_Submission] = deque()
+        self._queued = 0
+        self._arrived = asyncio.Event()
+        self._flushers: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._flushers = [asyncio.create_task(self._flush(), name=f"intake-{n}") for n in range(FLUSHERS)]
+
+    async def stop(self) -> None:
+        """Requests have ended by now; nothing is queued."""
+        for flusher in self._flushers:
+            flusher.cancel()
+        await asyncio.gather(*self._flushers, return_exceptions=True)
+
+    async def submit(self, commands: Sequence[NewCommand], *, expect: bool = False) -> list[Accepted]:
+        """Store the commands in order; returns after the commit.
+
+        `expect`: the caller will wait for the outcomes, so none may be announced unseen. Raises Overloaded, Unavailable.
+        """
+        if self._queued + len(commands) > WAITING_MAX:
+            raise Overloaded
+        answer: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Submission(commands, expect, answer))
+        self._queued += len(commands)
+        self._arrived.set()
+        return await answer
+
+    def _take(self) -> list[_Submission]:
+        group: list[_Submission] = []
+        size = 0
+        while self._queue and (not group or size + len(self._queue[0].commands) <= GROUP_MAX):
+            submission = self._queue.popleft()
+            group.append(submission)
+            size += len(submission.commands)
+        self._queued -= size
+        if not self._queue:
+            self._arrived.clear()
+        return group
+
+    async def _flush(self) -> None:
+        connection: psycopg.AsyncConnection[Any] | None = None
+        while True:
+            await self._arrived.wait()
+            group = self._take()
+            if not group:
+                continue
+            try:
+                if connection is None or connection.closed:
+                    connection = await db.connect_async(self._database_url, application="bursar-intake")
+                await self._store(connection, group)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as fault:
+                log.warning("intake.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
+                self._fail(group, Unavailable())
+                if connection is not None:
+                    with contextlib.suppress(psycopg.Error):
+                        await connection.close()
+                    connection = None
+            except BaseException as error:  # cancelled, or a defect: nobody may be left waiting for an answer
+                self._fail(group, Unavailable())
+                if not isinstance(error, Exception):
+                    raise
+                log.exception("intake.error")
+
+    async def _store(self, connection: psycopg.AsyncConnection[Any], group: list[_Submission]) -> None:
+        batch = [command for submission in group for command in submission.commands]
+        try:
+            accepted = await inbox.accept(connection, batch)
+        except psycopg.DataError:
+            if len(group) == 1:
+                raise
+            for submission in group:  # one of them holds what PostgreSQL cannot store: the others must not suffer
+                try:
+                    await self._store(connection, [submission])
+                except psycopg.DataError:
+                    log.exception("intake.refused_by_database")
+                    self._fail([submission], Unavailable())
+            return
+        self._grouped(len(batch))
+        position = 0
+        for submission in group:
+            answers = accepted[position : position + len(submission.commands)]
+            position += len(submission.commands)
+            if submission.answer.done():  # its client has gone
+                continue
+            if submission.expect:
+                self._waiting.expect([answer.seq for answer in answers])
+            submission.answer.set_result(answers)
+        self._doorbell.ring_all({command.partition for command in batch})
+
+    @staticmethod
+    def _fail(group: list[_Submission], error: Exception) -> None:
+        for submission in group:
+            if not submission.answer.done():
+                submission.answer.set_exception(error)

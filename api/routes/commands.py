@@ -1,0 +1,328 @@
+"""Commands over HTTP: accept one or many, and say where they stand.
+
+The two POSTs are plain Starlette routes with msgspec: they are the hottest code of the api, and FastAPI's parsing would
+cost more than everything else in them. They stand in the OpenAPI document all the same (api.openapi).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.auth import Principal
+from api.bodies import decode, item_problem
+from api.intake import Intake, Overloaded, Unavailable
+from api.problems import Problem, problem_body
+from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, RawBatch, new_command
+from api.waiting import Waiting
+from ledger.ids import Kind, command_id, parse_id, transfer_id
+from ledger.inbox import Accepted, NewCommand
+from ledger.ids import unix_ms
+from ledger.outcomes import CommandState
+
+WAIT_MAX_S = 30  # longer than any healthy outcome takes, shorter than the idle timeouts of common proxies
+RETRY_AFTER_S = "1"  # an outcome takes milliseconds, or a second when Redis is down
+KEY_MAX = 255
+
+_command_decoder = msgspec.json.Decoder(CommandRequest)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+_raw_batch_decoder = msgspec.json.Decoder(RawBatch)
+_item_decoder = msgspec.json.Decoder(CommandItem)
+_encode = msgspec.json.Encoder().encode
+
+
+# --- accepting -----------------------------------------------------------------------------------------------------
+
+
+async def post_command(request: Request) -> Response:
+    """Accept one command: 202 after the commit, or 200 with the outcome if `Prefer: wait` got it in time."""
+    principal = await _authenticate(request, "commands:write")
+    key = _idempotency_key(request)
+    wait_s = _preferred_wait(request)
+    body = decode(await request.body(), _command_decoder)
+    try:
+        command = _new_command(request, principal, body, key)
+    except InvalidField as invalid:
+        raise Problem.invalid(invalid.pointer, invalid.detail) from invalid
+    [accepted] = await _submit(request, [command], expect=wait_s > 0)
+    if not accepted.same_request:
+        raise _key_reused(accepted, key)
+
+    headers = {"Idempotency-Key": key}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if wait_s > 0:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+    waiting: Waiting = request.app.state.waiting
+    if wait_s > 0:
+        state = (await waiting.outcomes([accepted.seq], wait_s, expected=True)).get(accepted.seq)
+    elif accepted.replayed:
+        state = await waiting.state(accepted.seq)
+    else:
+        state = None
+    return _answer(pending(command, accepted) if state is None else represent(state), headers)
+
+
+async def post_batch(request: Request) -> Response:
+    """Accept up to 1,000 commands in one commit. Each has its own result, in order; one bad item stops no other."""
+    principal = await _authenticate(request, "commands:write")
+    wait_s = _preferred_wait(request)
+    items, atomic = _batch_items(await request.body())
+    if atomic:
+        raise Problem.invalid("/atomic", "atomic batches are not offered yet; send false or leave it out")
+    results: list[dict[str, Any] | None] = []
+    commands: list[NewCommand] = []
+    for item in items:
+        try:
+            if isinstance(item, Problem):
+                raise item
+            commands.append(_new_command(request, principal, item, item.idempotency_key))
+            results.append(None)
+        except InvalidField as invalid:
+            problem = Problem.invalid(invalid.pointer, invalid.detail)
+            results.append({"status": problem.status, "problem": problem_body(problem, request.scope)})
+        except Problem as problem:
+            results.append({"status": problem.status, "problem": problem_body(problem, request.scope)})
+    accepted = await _submit(request, commands, expect=wait_s > 0) if commands else []
+    states = await _batch_states(request, accepted, wait_s)
+    answers = iter(zip(commands, accepted, strict=True))
+    for position, result in enumerate(results):
+        if result is None:
+            results[position] = _batch_result(request, *next(answers), states)
+    headers = {"Preference-Applied": f"wait={wait_s}"} if wait_s else {}
+    return Response(_encode({"results": results}), media_type="application/json", headers=headers)
+
+
+def _batch_items(body: bytes) -> tuple[Sequence[CommandItem | Problem], bool]:
+    """The items, a Problem in the place of each that is not well-formed. Raises Problem where the batch is not."""
+    try:
+        batch = decode(body, _batch_decoder)
+    except Problem as first:
+        try:
+            raw = decode(body, _raw_batch_decoder, check_duplicates=False)
+        except Problem as whole:
+            raise whole from first
+        return [_item(bytes(item)) for item in raw.commands], raw.atomic
+    return batch.commands, batch.atomic
+
+
+def _item(body: bytes) -> CommandItem | Problem:
+    try:
+        return decode(body, _item_decoder)
+    except Problem as problem:
+        return problem
+
+
+async def _batch_states(request: Request, accepted: Sequence[Accepted], wait_s: int) -> dict[int, CommandState]:
+    waiting: Waiting = request.app.state.waiting
+    mine = [answer.seq for answer in accepted if answer.same_request]
+    if wait_s > 0:
+        return await waiting.outcomes([answer.seq for answer in accepted], wait_s, expected=True)
+    replayed = {answer.seq for answer in accepted if answer.replayed} & set(mine)
+    return {seq: state for seq in replayed if (state := await waiting.state(seq))}
+
+
+def _batch_result(
+    request: Request, command: NewCommand, accepted: Accepted, states: dict[int, CommandState]
+) -> dict[str, Any]:
+    if not accepted.same_request:
+        problem = _key_reused(accepted, command.idempotency_key)
+        return {"status": problem.status, "problem": problem_body(problem, request.scope)}
+    state = states.get(accepted.seq)
+    shown = pending(command, accepted) if state is None else represent(state)
+    result: dict[str, Any] = {"status": _status(shown), "command": shown}
+    if accepted.replayed:
+        result["idempotent_replayed"] = True
+    return result
+
+
+def _new_command(request: Request, principal: Principal, body: CommandRequest | CommandItem, key: str) -> NewCommand:
+    return new_command(
+        body,
+        key=key,
+        tenant_id=principal.tenant_id,
+        client_id=principal.client_id,
+        partitions=request.app.state.partitions,
+    )
+
+
+async def _submit(request: Request, commands: Sequence[NewCommand], *, expect: bool) -> list[Accepted]:
+    intake: Intake = request.app.state.intake
+    if intake.backlogged:
+        raise Problem(429, "backlogged", "more commands are pending than this service will hold; send again later",
+                      retryable=True, headers={"Retry-After": "5"})
+    try:
+        return await intake.submit(commands, expect=expect)
+    except Overloaded as overloaded:
+        raise Problem(503, "overloaded", "too many commands at once; nothing was stored", retryable=True,
+                      headers={"Retry-After": "1"}) from overloaded
+    except Unavailable as unavailable:
+        raise Problem(503, "database_unavailable", "send again with the same idempotency key: it is safe", retryable=True,
+                      headers={"Retry-After": "1"}) from unavailable
+
+
+def _key_reused(accepted: Accepted, key: str) -> Problem:
+    original = command_id(accepted.seq, accepted.accepted_at)
+    return Problem(422, "idempotency_key_reused",
+                   f"key {key} was used for another request, command {original}; nothing was stored",
+                   extra={"command": original})
+
+
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+async def get_command(request: Request) -> Response:
+    """One command of this tenant; `wait=N` holds the answer until its outcome is there or N seconds are over."""
+    principal = await _authenticate(request, "commands:read")
+    wait_s = _wait_parameter(request)
+    waiting: Waiting = request.app.state.waiting
+    name = parse_id(Kind.COMMAND, request.path_params["id"])
+    state = await waiting.state(name[0]) if name else None
+    if name is None or state is None or state.tenant_id != principal.tenant_id or unix_ms(state.accepted_at) != name[1]:
+        raise Problem(404, "command_not_found", "no such command")
+    return await _where_it_stands(waiting, state, wait_s)
+
+
+async def find_command(request: Request) -> Response:
+    """The command that this client sent under an idempotency key: for whoever lost the response."""
+    principal = await _authenticate(request, "commands:read")
+    keys = request.query_params.getlist("idempotency_key")
+    if len(keys) != 1:
+        raise Problem.invalid("idempotency_key", "give it once, in the query", status=400)
+    key = _bare(keys[0])
+    waiting: Waiting = request.app.state.waiting
+    wait_s = _wait_parameter(request)
+    state = await waiting.state_by_key(principal.client_id, key)
+    if state is None:
+        raise Problem(404, "command_not_found", "this client has sent no command under this key")
+    return await _where_it_stands(waiting, state, wait_s)
+
+
+async def _where_it_stands(waiting: Waiting, state: CommandState, wait_s: int) -> Response:
+    if state.status is None and wait_s > 0:
+        state = (await waiting.outcomes([state.seq], wait_s)).get(state.seq, state)
+    shown = represent(state)
+    headers = {"Retry-After": RETRY_AFTER_S} if state.status is None else {}
+    return Response(_encode(shown), media_type="application/json", headers=headers)
+
+
+# --- what a command looks like -------------------------------------------------------------------------------------
+
+
+def pending(command: NewCommand, accepted: Accepted) -> dict[str, Any]:
+    """A command just accepted."""
+    return _shown(command, accepted.seq, accepted.accepted_at, "pending", None)
+
+
+def represent(state: CommandState) -> dict[str, Any]:
+    """A command with where it stands."""
+    if state.status is None:
+        return _shown(state, state.seq, state.accepted_at, "pending", None)
+    outcome: dict[str, Any] = {"code": state.code, "at": state.at}
+    if state.detail is not None:
+        outcome["detail"] = state.detail
+    applied = state.status == "applied"
+    outcome["transfers"] = [transfer_id(state.seq, cast(datetime, state.at))] if applied else []
+    outcome["accounts"] = msgspec.Raw(state.accounts.encode()) if state.accounts is not None else []
+    outcome["task"] = str(state.task_id) if state.task_id is not None else None
+    return _shown(state, state.seq, state.accepted_at, state.status, outcome)
+
+
+def _shown(
+    command: NewCommand | CommandState, seq: int, accepted_at: datetime, status: str, outcome: dict[str, Any] | None
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": command_id(seq, accepted_at),
+        "object": "command",
+        "type": command.type,
+        "status": status,
+        "wallet": command.wallet,
+        "asset": command.asset,
+        "amount": str(command.amount),
+        "reference": command.reference,
+        "metadata": msgspec.Raw(command.metadata.encode()) if command.metadata is not None else {},
+        "idempotency_key": command.idempotency_key,
+        "accepted_at": accepted_at,
+        "expires_at": command.expires_at,
+        "outcome": outcome,
+    }
+    if command.to_wallet is not None:
+        shown["to_wallet"] = command.to_wallet
+    return shown
+
+
+def _status(shown: dict[str, Any]) -> int:
+    return 202 if shown["outcome"] is None else 200
+
+
+def _answer(shown: dict[str, Any], headers: dict[str, str]) -> Response:
+    location = f"/v1/commands/{shown['id']}"
+    headers["Location"] = headers["Content-Location"] = location
+    status = _status(shown)
+    if status == 202:
+        headers["Retry-After"] = RETRY_AFTER_S
+    return Response(_encode(shown), status, headers, media_type="application/json")
+
+
+# --- headers -------------------------------------------------------------------------------------------------------
+
+
+async def _authenticate(request: Request, scope: str) -> Principal:
+    principal: Principal = await request.app.state.keys.authenticate(request.headers.get("authorization"))
+    principal.require(scope)
+    return principal
+
+
+def _idempotency_key(request: Request) -> str:
+    """The one Idempotency-Key, bare. Two headers are refused: which of them was meant is not for us to guess."""
+    values = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if len(values) != 1:
+        detail = "send it more than once and none is meant" if values else "every command needs one, your own, at most 255 characters"
+        code = "idempotency_key_repeated" if values else "idempotency_key_missing"
+        raise Problem(400, code, detail, errors=[{"pointer": "Idempotency-Key", "code": code, "detail": detail}])
+    return _bare(values[0].decode("latin-1"))
+
+
+def _bare(key: str) -> str:
+    """`"k-1"` and `k-1` are the same key (a structured-field string, RFC 8941, and what people send)."""
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable() and " " not in key):
+        detail = f"must be 1 to {KEY_MAX} visible ASCII characters, without spaces"
+        raise Problem(400, "idempotency_key_invalid", detail,
+                      errors=[{"pointer": "Idempotency-Key", "code": "idempotency_key_invalid", "detail": detail}])
+    return key
+
+
+def _preferred_wait(request: Request) -> int:
+    """Seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_MAX_S; 0 where none is given or it makes no sense."""
+    header = request.headers.get("prefer")
+    if header is None:
+        return 0
+    for preference in header.split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        value = value.strip().strip('"')
+        if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
+            return min(int(value), WAIT_MAX_S)
+    return 0
+
+
+def _wait_parameter(request: Request) -> int:
+    value = request.query_params.get("wait")
+    if value is None:
+        return 0
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise Problem.invalid("wait", f"must be a whole number of seconds, 0 to {WAIT_MAX_S}", status=400)
+    return min(int(value), WAIT_MAX_S)
+
+
+routes = [
+    Route("/v1/commands", post_command, methods=["POST"]),
+    Route("/v1/commands/batch", post_batch, methods=["POST"]),
+    Route("/v1/commands", find_command, methods=["GET"]),
+    Route("/v1/commands/{id}", get_command, methods=["GET"]),
+]

@@ -1,0 +1,101 @@
+"""The doorbell: "this partition has work", from whoever accepted a command to whichever worker is free.
+
+A hint, never a promise. While one is waiting for a partition, ringing again is free: the flag in Redis (SET NX) says
+so, and the worker clears it before its last look. What gets lost, the workers' look-out finds.
+
+Ringing must cost a request nothing, also when Redis is slow or gone. So it only notes the partition; one thread does
+the talking, and a ring that it cannot deliver is dropped.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+
+import redis
+import structlog
+from celery import Celery
+
+from runtime.celery_app import DRAIN_TASK, KEY_PREFIX, queue_name
+
+log = structlog.get_logger()
+
+FLAG_TTL_MS = 2_000  # a doorbell that nobody answered for this long is taken for lost; ringing again costs one message
+REDIS_TIMEOUT_S = 0.25  # a hint that takes longer than the look-out is no use
+QUIET_AFTER_FAILURE_S = 1.0  # how long Redis is left alone after it failed; meanwhile the look-out serves
+
+
+def flag_key(partition: int) -> str:
+    return f"{KEY_PREFIX}doorbell:{partition}"
+
+
+def redis_client(url: str) -> "redis.Redis[bytes]":
+    """A client whose every call ends within a fraction of a second."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=None,
+    )
+
+
+class Doorbell:
+    """Rings from any thread or event loop; talks to Redis from one thread of its own, started at the first ring."""
+
+    def __init__(self, celery: Celery, redis_url: str) -> None:
+        self._celery = celery
+        self._redis = redis_client(redis_url)
+        self._wanted: set[int] = set()  # bounded by the number of partitions
+        self._wake = threading.Event()
+        self._lock = threading.Lock()  # held for nanoseconds
+        self._thread: threading.Thread | None = None
+        self._silent_until = 0.0
+
+    def ring(self, partition: int) -> None:
+        """A hint; the look-out finds what it loses. Returns at once, raises nothing."""
+        self.ring_all((partition,))
+
+    def ring_all(self, partitions: Iterable[int]) -> None:
+        with self._lock:
+            self._wanted.update(partitions)
+        self._wake.set()
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+                    self._thread.start()
+
+    def clear(self, partitions: Iterable[int]) -> None:
+        """Let the next ring through. Call before the last look: what comes after the look must ring again."""
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            self._redis.delete(*map(flag_key, partitions))
+        except redis.RedisError as error:
+            self._failed(error)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if (silence := self._silent_until - time.monotonic()) > 0:
+                time.sleep(silence)
+            self._wake.clear()
+            with self._lock:
+                wanted, self._wanted = self._wanted, set()
+            try:
+                self._deliver(sorted(wanted))
+            except Exception as error:  # kombu raises what it pleases; a hint must never take its thread down
+                self._failed(error)
+
+    def _deliver(self, partitions: list[int]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition in partitions:
+            pipeline.set(flag_key(partition), b"1", nx=True, px=FLAG_TTL_MS)
+        for partition, first in zip(partitions, pipeline.execute(), strict=True):
+            if first:
+                self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
+
+    def _failed(self, error: Exception) -> None:
+        self._silent_until = time.monotonic() + QUIET_AFTER_FAILURE_S
+        log.warning("doorbell.lost", error=type(error).__name__, hint="the workers' look-out serves meanwhile")

@@ -1,0 +1,48 @@
+"""The Celery worker: its one task, and what each of its processes sets up after the fork."""
+
+import os
+import threading
+from typing import Any
+from uuid import UUID
+
+from celery import Task, signals
+
+from runtime import log
+from runtime.announce import Announcer
+from runtime.celery_app import DRAIN_TASK, make_celery
+from runtime.doorbell import Doorbell
+from runtime.settings import settings
+from worker.drain import Drainer
+from worker.lookout import Lookout
+
+# `bursar worker` reads the number of partitions from the database and which of them to serve from its command line.
+PARTITIONS = int(os.environ.get("BURSAR_WORKER_PARTITIONS", "1"))
+SERVES = [int(p) for p in os.environ.get("BURSAR_WORKER_SERVES", "").split(",") if p] or list(range(PARTITIONS))
+
+celery = make_celery(settings(), partitions=PARTITIONS)
+
+_drainer: Drainer | None = None
+_draining = threading.Lock()
+
+
+@celery.task(name=DRAIN_TASK, bind=True)
+def drain(self: Task[Any, Any], partition: int) -> None:
+    """Answer a doorbell. Which partition rang does not matter: the run serves the one that has waited longest first."""
+    assert _drainer is not None
+    with _draining:
+        _drainer.run(task_id=UUID(self.request.id))
+
+
+@signals.worker_process_init.connect
+def start(**_: Any) -> None:
+    """In each child, after the fork: connections are never shared with the parent."""
+    global _drainer
+    url, redis_url = settings().database_url.get_secret_value(), settings().redis_url.get_secret_value()
+    doorbell = Doorbell(celery, redis_url)
+    _drainer = Drainer(url, doorbell, Announcer(redis_url), SERVES)
+    Lookout(Drainer(url, doorbell, Announcer(redis_url), SERVES), busy=_draining.locked).start()
+
+
+@signals.setup_logging.connect
+def logs(**_: Any) -> None:
+    log.configure(settings())

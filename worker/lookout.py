@@ -1,0 +1,41 @@
+"""The look-out: what no doorbell announced is found here, a second later.
+
+Every worker process has one. It needs PostgreSQL only: with Redis gone, spends still apply.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from worker.drain import Drainer
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 0.5
+OVERDUE_S = 1.0  # a doorbell takes milliseconds: what waits this long was not announced, or all workers are busy
+
+
+class Lookout(threading.Thread):
+    """Looks every LOOK_EVERY_S for pending commands older than OVERDUE_S and drains them on a connection of its own."""
+
+    def __init__(self, drainer: Drainer, *, busy: Callable[[], bool]) -> None:
+        super().__init__(name="lookout", daemon=True)
+        self._drainer = drainer
+        self._busy = busy
+
+    def run(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            if self._busy():
+                continue  # this process is draining already, the longest-waiting partition first
+            try:
+                while self._drainer.overdue(OVERDUE_S) and not self._busy():
+                    if done := self._drainer.run(task_id=None):
+                        log.info("lookout.drained", commands=done, hint="no doorbell came; is Redis up?")
+                    else:
+                        break
+            except Exception as error:
+                self._drainer.close()
+                log.warning("lookout.fault", error=type(error).__name__, detail=str(error).strip()[:200])

@@ -26,7 +26,7 @@ GROUP_MAX = 1_000
 WAITING_MAX = 10_000
 # Two groups in flight keep the api busy while PostgreSQL flushes; more would only make the groups smaller.
 FLUSHERS = 2
-RECONNECT_S = 0.5
+BACKLOG_EVERY_S = 2.0  # the count reads the queue's index: 30 ms for a million rows
 
 
 class Overloaded(Exception):
@@ -50,25 +50,39 @@ class Intake:
     """Accepts commands for one api process. Start it in the event loop that serves the requests."""
 
     def __init__(
-        self, database_url: str, doorbell: Doorbell, waiting: Waiting, *, grouped: Callable[[int], None] = lambda _: None
+        self,
+        database_url: str,
+        doorbell: Doorbell,
+        waiting: Waiting,
+        *,
+        max_backlog: int,
+        grouped: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database_url = database_url
         self._doorbell = doorbell
         self._waiting = waiting
+        self._max_backlog = max_backlog
         self._grouped = grouped  # told the size of each group, for the metrics
         self._queue: deque[_Submission] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
-        self._flushers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._backlogged = False
 
     def start(self) -> None:
-        self._flushers = [asyncio.create_task(self._flush(), name=f"intake-{n}") for n in range(FLUSHERS)]
+        self._tasks = [asyncio.create_task(self._flush(), name=f"intake-{n}") for n in range(FLUSHERS)]
+        self._tasks.append(asyncio.create_task(self._watch_backlog(), name="intake-backlog"))
+
+    @property
+    def backlogged(self) -> bool:
+        """More than `max_backlog` commands are pending. As of a few seconds ago: a bound, not a ration."""
+        return self._backlogged
 
     async def stop(self) -> None:
         """Requests have ended by now; nothing is queued."""
-        for flusher in self._flushers:
-            flusher.cancel()
-        await asyncio.gather(*self._flushers, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def submit(self, commands: Sequence[NewCommand], *, expect: bool = False) -> list[Accepted]:
         """Store the commands in order; returns after the commit.
@@ -141,9 +155,20 @@ class Intake:
             if submission.answer.done():  # its client has gone
                 continue
             if submission.expect:
-                self._waiting.expect([answer.seq for answer in answers])
+                self._waiting.expect({answer.seq for answer in answers if answer.same_request})
             submission.answer.set_result(answers)
         self._doorbell.ring_all({command.partition for command in batch})
+
+    async def _watch_backlog(self) -> None:
+        connection: psycopg.AsyncConnection[Any] | None = None
+        while True:
+            try:
+                if connection is None or connection.closed:
+                    connection = await db.connect_async(self._database_url, application="bursar-backlog")
+                self._backlogged = await inbox.backlog_exceeds(connection, self._max_backlog)
+            except psycopg.Error as fault:  # then the intake fails by itself
+                log.warning("backlog.fault", error=type(fault).__name__)
+            await asyncio.sleep(BACKLOG_EVERY_S)
 
     @staticmethod
     def _fail(group: list[_Submission], error: Exception) -> None:

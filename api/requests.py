@@ -13,18 +13,20 @@ from msgspec import Meta, Struct
 
 from ledger.inbox import NewCommand
 from ledger.money import AMOUNT_MAX
-from ledger.names import ASSET_PATTERN, METADATA_MAX_BYTES, REFERENCE_MAX, WALLET_PATTERN, to_the_end
+from ledger.names import ASSET_PATTERN, NAME_PATTERN, REFERENCE_MAX, WALLET_PATTERN, metadata_text
 from ledger.partitions import partition_of
 
-WalletId = Annotated[str, Meta(pattern=to_the_end(WALLET_PATTERN), description="The wallet's id, as its owner named it.")]
-AssetCode = Annotated[str, Meta(pattern=to_the_end(ASSET_PATTERN), description="An asset's code, such as gold_coins.")]
+WalletId = Annotated[str, Meta(pattern=WALLET_PATTERN, description="The wallet's id, as its owner named it.")]
+AssetCode = Annotated[str, Meta(pattern=ASSET_PATTERN, description="An asset's code, such as gold_coins.")]
 Amount = (
-    Annotated[str, Meta(pattern=to_the_end("^[0-9]{1,19}$"), description="Minor units of the asset, as decimal digits.")]
+    Annotated[str, Meta(pattern=r"^[0-9]{1,19}$(?!\n)", description="Minor units of the asset, as decimal digits.")]
     | Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 )
-Reference = Annotated[str, Meta(min_length=1, max_length=REFERENCE_MAX, description="Yours: an order, a match.")]
+Reference = Annotated[
+    str, Meta(pattern=NAME_PATTERN, max_length=REFERENCE_MAX, description="Yours: an order, a match.")
+]
 Timestamp = Annotated[str, Meta(max_length=40, description="RFC 3339 with an offset.")]
-IdempotencyKey = Annotated[str, Meta(pattern=to_the_end("^[!-~]{1,255}$"), description="1 to 255 visible ASCII characters.")]
+IdempotencyKey = Annotated[str, Meta(pattern=r"^[!-~]{1,255}$(?!\n)", description="1 to 255 visible ASCII characters.")]
 
 BATCH_MAX = 1_000  # commands of one batch request: a body of some 200 KB, one INSERT of 20 ms
 
@@ -99,9 +101,6 @@ class InvalidField(ValueError):
         self.detail = detail
 
 
-_sorted = msgspec.json.Encoder(order="sorted")
-
-
 def new_command(
     request: CommandRequest | CommandItem, *, key: str, tenant_id: int, client_id: int, partitions: int
 ) -> NewCommand:
@@ -114,9 +113,10 @@ def new_command(
         raise InvalidField("/to_wallet", "must be another wallet than `wallet`")
     metadata = None
     if request.metadata is not None:
-        metadata = _sorted.encode(request.metadata)
-        if len(metadata) > METADATA_MAX_BYTES:
-            raise InvalidField("/metadata", f"must not be larger than {METADATA_MAX_BYTES} bytes of JSON")
+        try:
+            metadata = metadata_text(request.metadata)
+        except ValueError as error:
+            raise InvalidField("/metadata", str(error)) from error
     expires_at = _instant(request.expires_at) if request.expires_at is not None else None
     kind = request.__struct_config__.tag
     assert isinstance(kind, str)
@@ -132,7 +132,7 @@ def new_command(
         asset=request.asset,
         amount=amount,
         reference=request.reference,
-        metadata=metadata.decode() if metadata is not None else None,
+        metadata=metadata,
         expires_at=expires_at,
     )
 
@@ -142,7 +142,7 @@ def _request_hash(
     request: CommandRequest | CommandItem,
     to_wallet: str | None,
     amount: int,
-    metadata: bytes | None,
+    metadata: str | None,
     expires_at: datetime | None,
 ) -> bytes:
     """Of what the caller asked, in canonical form: member order, spaces, `"30"` or `30`, and the offset of a time are
@@ -154,7 +154,7 @@ def _request_hash(
         request.asset,
         amount,
         request.reference,
-        msgspec.Raw(metadata) if metadata is not None else None,
+        metadata,
         expires_at,
     )
     return blake2b(msgspec.json.encode(form), digest_size=16).digest()

@@ -6,7 +6,7 @@ may be lost, so every LOOK_EVERY_S the reader also looks for everything that is 
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import psycopg
@@ -77,7 +77,7 @@ class Waiting:
         async with self._reading:
             return await outcomes.state_by_key(await self._connected(), client_id, key)
 
-    def expect(self, seqs: Iterable[int]) -> None:
+    def expect(self, seqs: Collection[int]) -> None:
         """From now on no announcement of these is missed. Each call must be followed by one of `outcomes`."""
         for seq in seqs:
             waiter = self._waiters.get(seq)
@@ -88,9 +88,10 @@ class Waiting:
             waiter.count += 1
 
     async def outcomes(
-        self, seqs: Sequence[int], timeout_s: float, *, expected: bool = False
+        self, seqs: Collection[int], timeout_s: float, *, expected: bool = False
     ) -> dict[int, CommandState]:
         """The commands with their outcomes, or where they stand when the time is up. `expected`: see `expect`."""
+        seqs = set(seqs)
         if not expected:
             self.expect(seqs)
         self._looks.update(seqs)  # they may have their outcome already: a replay, or a drain faster than we are

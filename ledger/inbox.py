@@ -116,6 +116,13 @@ async def partition_count(connection: psycopg.AsyncConnection[Any]) -> int:
         return cast(int, await cursor.fetchone())
 
 
+async def backlog_exceeds(connection: psycopg.AsyncConnection[Any], bound: int) -> bool:
+    """Whether more than `bound` commands are pending. Reads at most so many."""
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute("SELECT EXISTS (SELECT FROM pending OFFSET %b::bigint)", (bound,))
+        return cast(bool, await cursor.fetchone())
+
+
 @dataclass(slots=True, frozen=True)
 class Claim:
     """One drain's batch, in acceptance order. `now` is the database's clock."""

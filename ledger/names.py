@@ -45,8 +45,3 @@ def _depth(root: Any) -> int:
         depth += 1
         level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
     return depth
-
-
-def to_the_end(pattern: str) -> str:
-    """The pattern for Python's `re`, whose `$` would let a trailing newline pass."""
-    return pattern + r"(?!\n)"

@@ -119,10 +119,10 @@ def _item(body: bytes) -> CommandItem | Problem:
 
 async def _batch_states(request: Request, accepted: Sequence[Accepted], wait_s: int) -> dict[int, CommandState]:
     waiting: Waiting = request.app.state.waiting
-    mine = [answer.seq for answer in accepted if answer.same_request]
+    mine = {answer.seq for answer in accepted if answer.same_request}
     if wait_s > 0:
-        return await waiting.outcomes([answer.seq for answer in accepted], wait_s, expected=True)
-    replayed = {answer.seq for answer in accepted if answer.replayed} & set(mine)
+        return await waiting.outcomes(mine, wait_s, expected=True)
+    replayed = mine & {answer.seq for answer in accepted if answer.replayed}
     return {seq: state for seq in replayed if (state := await waiting.state(seq))}
 
 

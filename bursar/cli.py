@@ -1,0 +1,61 @@
+"""The command line. Each process of Bursar is one command; heavy imports wait until a command needs them."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="bursar",
+    help="A wallet service for virtual credits: durable commands, a double-entry ledger, exactly one outcome each.",
+    epilog="Settings are environment variables: BURSAR_DATABASE_URL, BURSAR_REDIS_URL … (docs/settings.md).",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # a local may hold a password
+    rich_markup_mode="markdown",
+)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Where to listen. [default: BURSAR_HOST or 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one. [default: BURSAR_PORT or 8000]")] = None,
+) -> None:
+    """Serve HTTP: accept commands, answer for their outcomes. Run as many as you like behind a balancer."""
+    from api.serve import serve
+
+    serve(host=host, port=port)
+
+
+@app.command()
+def worker(
+    partitions: Annotated[
+        str | None, typer.Option("--partitions", "-Q", help="Serve only these, as in 0,3,5. [default: all]")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="Processes that drain.", min=1)] = 1,
+    name: Annotated[str | None, typer.Option(help="This worker's name in Flower. [default: bursar@host-pid]")] = None,
+) -> None:
+    """Apply commands to the ledger: answer doorbells, and look out for what no doorbell announced."""
+    from worker.serve import serve
+
+    serve(partitions=partitions, concurrency=concurrency, name=name)
+
+
+@app.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="A revision, or head.")] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Go down to that revision instead of up.")] = False,
+) -> None:
+    """Bring the database's schema to this version. Safe to run again, and from several places at once."""
+    from bursar.schema import migrate as run
+
+    run(to=to, down=down)
+
+
+@app.command()
+def seed(
+    url: Annotated[str, typer.Option(envvar="BURSAR_URL", help="The running api.")] = "http://127.0.0.1:8000",
+    key: Annotated[str, typer.Option(envvar="BURSAR_API_KEY", help="A key with all scopes.")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Put in the demo data: three assets, three players, by real commands. Safe to run again."""
+    from bursar.seed import seed as run
+
+    run(url=url, key=key)

@@ -1,0 +1,59 @@
+"""`bursar worker`: a Celery worker with the options that a doorbell wants."""
+
+import os
+import socket
+import time
+
+import psycopg
+import structlog
+
+from ledger import db
+from runtime.celery_app import queue_name
+from runtime.log import configure
+from runtime.settings import settings
+
+log = structlog.get_logger()
+
+DATABASE_WAIT_S = 2.0
+
+
+def serve(*, partitions: str | None, concurrency: int, name: str | None) -> None:
+    """Work until SIGTERM (ends the run under way, at most a second) or a second SIGTERM (rolls it back)."""
+    configure(settings())
+    count = _partition_count(settings().database_url.get_secret_value())
+    serves = sorted({int(p) for p in partitions.split(",")}) if partitions else list(range(count))
+    if any(not 0 <= partition < count for partition in serves):
+        raise SystemExit(f"There are {count} partitions, 0 to {count - 1}; --partitions names another.")
+    # What worker.app reads when Celery imports it, here and in every child.
+    os.environ["BURSAR_WORKER_PARTITIONS"] = str(count)
+    os.environ["BURSAR_WORKER_SERVES"] = ",".join(map(str, serves))
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # SIGTERM asks for Celery's soft shutdown, which is bounded
+
+    from worker.app import celery
+
+    celery.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={concurrency}",
+            f"--queues={','.join(map(queue_name, serves))}",
+            f"--hostname={name or f'bursar-{os.getpid()}@{socket.gethostname()}'}",
+            "--without-gossip",
+            "--without-mingle",
+            "--events",
+            f"--loglevel={settings().log_level}",
+        ]
+    )
+
+
+def _partition_count(database_url: str) -> int:
+    """From the database; waits for it as long as it takes, and says so."""
+    while True:
+        try:
+            with db.connect(database_url, application="bursar-worker") as connection:
+                row = connection.execute("SELECT count(*) FROM partitions").fetchone()
+                assert row is not None
+                return row[0]
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable) as error:
+            log.warning("worker.waiting_for_database", detail=str(error).strip()[:200])
+            time.sleep(DATABASE_WAIT_S)

@@ -2,7 +2,7 @@
 # Both make their own virtual environment in .venv from a lock with hashes; nothing else is needed
 # beforehand but Python >= 3.11.
 
-PORT ?= 8000
+PORT ?= $(or $(BURSAR_PORT),8000)
 # The first Python of the machine that is new enough; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

@@ -115,6 +115,11 @@ class Watch:
         say(f"{self.name} started again")
         return True
 
+    def require_life(self) -> None:
+        """Raise LocalError if it died so often that a start of the whole stack is no use."""
+        if self.deaths >= CRASH_LOOP:
+            raise LocalError(f"{self.name} does not stay alive, and nothing works without it.")
+
     def words(self) -> str:
         """The last lines of its log, indented."""
         return "\n".join(f"    {line}" for line in processes.tail(self.log).splitlines())

@@ -98,7 +98,7 @@ def private_folder(wanted: Path, account: Account | None) -> Path:
     Where the account cannot reach it, `wanted` becomes a link to a folder under /var/lib/bursar.
     """
     if wanted.is_dir():
-        if account is not None and not may_enter(wanted, account):
+        if account is not None and not may_enter(wanted.resolve(), account):
             raise LocalError(f"The user {account.name}, who runs PostgreSQL, cannot enter {wanted}; move it away.")
         return wanted.resolve()
     if wanted.is_symlink():

@@ -14,7 +14,7 @@ from bursar.local import given, processes
 from bursar.local.errors import LocalError, sentence_for
 from bursar.local.flower import PORT as FLOWER_PORT
 from bursar.local.home import Home, require_free_port
-from bursar.local.parts import CRASH_LOOP, Program, Watch, answers
+from bursar.local.parts import Program, Watch, answers
 from bursar.local.places import LOOPBACK, remembered_port, remembered_secret, write_private
 from bursar.local.postgres import Postgres
 from bursar.local.screen import Screen
@@ -218,8 +218,7 @@ class Stack:
                     f"Its log ({watch.log}) ends so:\n{watch.words()}"
                 )
             watch.look(self._screen.event)
-            if watch.deaths >= CRASH_LOOP:
-                raise LocalError(f"{watch.name} does not stay alive; nothing works without it.")
+            watch.require_life()
             time.sleep(processes.POLL_S)
 
     def _demo_key(self) -> str:
@@ -247,10 +246,10 @@ class Stack:
                 start_new_session=True,
             )
             try:
-                output = child.communicate(timeout=timeout_s)[0].decode(errors="replace")
-            except subprocess.TimeoutExpired:
+                output = self._output_of(child, timeout_s=timeout_s)
+            except TimeoutError:
                 raise LocalError(
-                    f"`bursar {' '.join(arguments)}` did not end within {timeout_s:.0f} s; see {log}."
+                    f"`bursar {' '.join(arguments)}` took more than {timeout_s:.0f} s; see {log}."
                 ) from None
             finally:
                 processes.kill_group(child)
@@ -258,6 +257,17 @@ class Stack:
             words = (processes.tail(log) + "\n" + output).strip()
             raise LocalError(f"`bursar {' '.join(arguments)}` failed. Its last words:\n{words}")
         return output
+
+    def _output_of(self, child: subprocess.Popen[bytes], *, timeout_s: float) -> str:
+        """What a child prints until it ends, while the parts are looked after: it may be waiting for one of them."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.communicate(timeout=LOOK_EVERY_S)[0].decode(errors="replace")
+            for watch in self._watches:
+                watch.look(self._screen.event)
+                watch.require_life()
+        raise TimeoutError
 
     def _program(
         self,

@@ -74,7 +74,7 @@ class Valkey:
             if "Address already in use" in why:
                 self.port = any_free_port()
                 write_private(self.folder / "port", f"{self.port}\n")
-            elif "append only file" in why.lower() and "No space left" not in why:
+            elif ("AOF" in why or "append only file" in why) and "No space left" not in why:
                 self._set_aside()
             else:
                 raise LocalError(self._explain(why))

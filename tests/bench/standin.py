@@ -29,9 +29,7 @@ class StandIn:
         try:
             while self._hang_up_after is None or len(self.posts) < self._hang_up_after:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = {
-                    name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)
-                }
+                headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
                 path = head[0].split()[1]
                 self.posts.append((path, headers, body))

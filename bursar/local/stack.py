@@ -271,17 +271,14 @@ class Stack:
 
     def _program(
         self,
-        command: str,
-        name: str = "",
-        *,
+        *command: str,
         stop_wait_s: float,
         ready: Callable[[], bool] = lambda: True,
     ) -> Program:
-        log = self._home.log(name or command)
         return Program(
-            _bursar(command),
-            log=log,
-            environment=lambda: self._environment() | ({"BURSAR_WORKER_NAME": name} if name else {}),
+            _bursar(*command),
+            log=self._home.log(command[-1]),
+            environment=self._environment,
             ready=ready,
             stop_wait_s=stop_wait_s,
         )

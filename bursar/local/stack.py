@@ -82,7 +82,8 @@ class Stack:
         self._watches: list[Watch] = []
         self._api = self._program("api", stop_wait_s=STOP_API_S, ready=self._api_is_ready)
         self._workers = [
-            self._program("worker", f"worker-{number}", stop_wait_s=STOP_WORKER_S) for number in range(1, WORKERS + 1)
+            self._program("worker", "--name", f"worker-{number}", stop_wait_s=STOP_WORKER_S)
+            for number in range(1, WORKERS + 1)
         ]
         self._flower = self._program("flower", stop_wait_s=STOP_FLOWER_S, ready=self._flower_is_ready)
 

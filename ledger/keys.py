@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from zlib import crc32
 
-from sqlalchemy import Connection, Engine, Row, bindparam, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger.names import NAME_MAX, NAME_PATTERN
-from ledger.tables import api_keys, clients, tenants
+from ledger.tables import api_keys, clients
 from ledger.tenants import DEFAULT_TENANT, find_tenant
 
 
@@ -141,23 +141,35 @@ def revoke_key(engine: Engine, key_id: int) -> None:
             raise LookupError(f"no key {key_id}")
 
 
-def list_keys(engine: Engine, *, tenant: str | None = None) -> Sequence[Row[tuple[object, ...]]]:
-    """Every key with its client and tenant, newest last; never the key itself, of which only the prefix is known."""
-    query = (
-        select(
-            api_keys.c["id", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at"],
-            clients.c.name.label("client"),
-            tenants.c.code.label("tenant"),
-            _alive().label("works"),
-        )
-        .join(clients, clients.c.id == api_keys.c.client_id)
-        .join(tenants, tenants.c.id == clients.c.tenant_id)
-        .order_by(api_keys.c.id)
-    )
-    if tenant is not None:
-        query = query.where(tenants.c.code == tenant)
+@dataclass(slots=True, frozen=True)
+class ListedKey:
+    """What an operator sees of a key: never the key, of which only the prefix is known."""
+
+    id: int
+    tenant: str
+    client: str
+    prefix: str
+    scopes: list[str]
+    works: bool
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+_LIST = text("""
+    SELECT k.id, t.code AS tenant, c.name AS client, k.prefix, k.scopes,
+           k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AS works,
+           k.created_at, k.expires_at, k.revoked_at, k.last_used_at
+    FROM api_keys k JOIN clients c ON c.id = k.client_id JOIN tenants t ON t.id = c.tenant_id
+    WHERE t.code = COALESCE(:tenant, t.code) ORDER BY k.id
+""")
+
+
+def list_keys(engine: Engine, *, tenant: str | None = None) -> list[ListedKey]:
+    """Every key, of one tenant or of all, oldest first."""
     with engine.connect() as connection:
-        return connection.execute(query).all()
+        return [ListedKey(**row) for row in connection.execute(_LIST, {"tenant": tenant}).mappings()]
 
 
 def _store(connection: Connection, env: str, client_id: int, scopes: Sequence[str], expires_at: datetime | None) -> str:
@@ -168,7 +180,7 @@ def _store(connection: Connection, env: str, client_id: int, scopes: Sequence[st
     return key
 
 
-def _alive():  # noqa: ANN202
+def _alive() -> ColumnElement[bool]:
     return api_keys.c.revoked_at.is_(None) & or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
 
 
@@ -205,7 +217,7 @@ async def find_key(connection: AsyncConnection, hash_: bytes) -> KnownKey | None
     if row is None:
         return None
     # A scope that this version does not know (a newer one granted it) opens nothing here.
-    scopes = frozenset(Scope(scope) for scope in row.scopes if scope in Scope)
+    scopes = frozenset(scope for scope in Scope if scope in row.scopes)
     expires_in_s = None if row.expires_in_s is None else float(row.expires_in_s)
     return KnownKey(row.id, row.client_id, row.tenant_id, scopes, expires_in_s)
 

@@ -4,7 +4,7 @@ The patterns are for `re.search` and for JSON Schema alike: anchored, and the lo
 Python's `$` would let pass behind the last character.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -38,10 +38,19 @@ def metadata_text(metadata: dict[str, Any]) -> str:
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def _depth(root: Any) -> int:
+def _depth(root: object) -> int:
     """Levels of objects and arrays, counted level by level: no recursion to exhaust."""
-    depth, level = 0, [root]
-    while level := [value for value in level if isinstance(value, dict | list)]:
-        depth += 1
-        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+    depth, level = 0, _inside(root)
+    while level:
+        depth, level = depth + 1, [inner for value in level for inner in _inside(value)]
     return depth
+
+
+def _inside(value: object) -> list[object]:
+    match value:
+        case dict():
+            return list(cast(dict[str, object], value).values())
+        case list():
+            return cast(list[object], value)
+        case _:
+            return []

@@ -1,6 +1,6 @@
 """`bursar bench`: how fast commands go from HTTP to the ledger here, beside PostgreSQL's own floor.
 
-main.py      the command and the order of things
+command.py   the command line; main.py is the order of things
 works.py     each work: what is driven, over which window, what is read from it
 stack.py     the servers under test: ones of our own, or ones that already run
 floor.py     pgbench with the smallest double-entry transfer: the yardstick of the same run

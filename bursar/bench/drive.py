@@ -4,15 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from bursar.bench import wrk
-from bursar.bench.plan import READY_MARK, RESULT_MARK, LoadResult, Plan
+from bursar.bench.plan import READY_MARK, RESULT_MARK, Generator, LoadResult, Plan
 from bursar.local import processes
-
-Generator = Literal["auto", "wrk", "bundled"]
 
 READY_S = 30.0  # a Python start and a few dozen connections: under a second on a quiet machine
 OVERTIME_S = 60.0  # past the load's own end: answers still owed, for which the generators wait half as long

@@ -1,10 +1,13 @@
-"""What a load generator is told to do, and what it tells when it has done it."""
+"""What is asked of the bench and of a load generator, and what the generator tells when it is done."""
 
 from typing import Literal
 
 import msgspec
 
 from bursar.bench.figures import Spread
+
+Work = Literal["singles", "batch", "hot", "offered", "drain", "memory"]
+Generator = Literal["auto", "wrk", "bundled"]  # auto: wrk where it is installed and able, else the bundled one
 
 READY_MARK = "bursar-bench ready"  # printed by a generator that has its connections and begins
 RESULT_MARK = "bursar-bench "  # leads the line of a generator's result

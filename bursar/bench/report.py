@@ -79,6 +79,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool
 
 
+def as_json(report: Report) -> str:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
+
+
 def cpu_between(before: CpuUse, after: CpuUse, *, commands: int) -> Cpu:
     """The cost of a window from two looks at the CPU. Without commands there is no cost per command."""
     wall_s = after.at_s - before.at_s

@@ -83,7 +83,7 @@ class OwnStack:
 
     def start_services(self) -> Target:
         """The api and the workers. Returns once the api is ready; what is accepted early is drained later."""
-        api_key = self._run("keys", "create", "bench", "--scope", "admin").strip().splitlines()[-1]
+        api_key = self._run("keys", "create", "--client", "bench").strip().splitlines()[-1]
         self._api = self._spawn("api", "api")
         target = Target(url=f"http://127.0.0.1:{self._port}", api_key=api_key, database_url=self.postgres.url)
         self._wait_ready(target, self._api)

@@ -2,21 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from bursar.bench import figures
-from bursar.bench.drive import Generator, Running
+from bursar.bench.drive import Running
 from bursar.bench.machine import CpuUse, cpu_use, memory_mib
 from bursar.bench.observe import Observer
-from bursar.bench.plan import Plan
+from bursar.bench.plan import Generator, Plan, Work
+from bursar.bench.progress import Tell
 from bursar.bench.report import DrainFigures, ProcessMemory, WorkFigures, cpu_between
 from bursar.bench.stack import OwnStack, StackError, Target
-
-Work = Literal["singles", "batch", "hot", "offered", "drain", "memory"]
 
 ASSET = "bench_credits"
 FUNDS = 1_000_000_000  # minor units a wallet starts with: no spend of the bench is ever refused
@@ -49,9 +47,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     generator: Generator
 
 
-Progress = Callable[[str, float], None]  # (what is going on, from 0 to 1 how far)
-
-
 class Bench:
     """One run against one target. Without `observer` only the client's side is seen, without `stack` no process."""
 
@@ -63,7 +58,7 @@ class Bench:
         *,
         observer: Observer | None,
         stack: OwnStack | None,
-        progress: Progress,
+        progress: Tell,
     ) -> None:
         self._target = target
         self._options = options

@@ -1,20 +1,24 @@
 """A server that answers the generators as contract.md says the api does, and remembers what it was sent."""
 
 import asyncio
+import contextlib
 import json
+import queue
+import threading
+from collections.abc import Generator
 from typing import Any
 
 Post = tuple[str, dict[str, str], Any]
 
 
 class StandIn:
-    """Listens on loopback. `keys`: all idempotency keys in order. `status`: the answer to single posts."""
+    """Listens on loopback. `keys`: all idempotency keys in order. Past `refuse_after` single posts it answers 503."""
 
-    def __init__(self, *, status: int = 202, hang_up_after: int | None = None) -> None:
+    def __init__(self, *, refuse_after: int | None = None, hang_up_after: int | None = None) -> None:
         self.posts: list[Post] = []
         self.keys: list[str] = []
         self.port = 0
-        self._status = status
+        self._refuse_after = refuse_after
         self._hang_up_after = hang_up_after
 
     async def __aenter__(self) -> "StandIn":
@@ -40,8 +44,11 @@ class StandIn:
             writer.close()
 
     async def _answer(self, path: str, headers: dict[str, str], body: Any) -> bytes:
-        status = self._status
-        if path == "/v1/commands/batch":
+        status = 202 if self._refuse_after is None or len(self.posts) <= self._refuse_after else 503
+        answer: dict[str, Any]
+        if path == "/v1/assets":
+            status, answer = 201, body
+        elif path == "/v1/commands/batch":
             self.keys += [item["idempotency_key"] for item in body["commands"]]
             status, answer = 200, {"results": [self._item(item) for item in body["commands"]]}
         else:
@@ -55,3 +62,24 @@ class StandIn:
 
     def _item(self, item: dict[str, str]) -> dict[str, Any]:
         return {"status": 202, "command": {"status": "pending", **item}}
+
+
+@contextlib.contextmanager
+def serving(server: StandIn) -> Generator[int]:
+    """The stand-in in a thread of its own, for a caller that blocks; gives its port."""
+    ready: queue.Queue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        async with server:
+            ready.put((asyncio.get_running_loop(), over))
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    loop, over = ready.get(timeout=10)
+    try:
+        yield server.port
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(timeout=10)

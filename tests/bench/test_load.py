@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bursar.bench import wrk
-from bursar.bench.drive import Generator, LoadError, Running
+from bursar.bench.drive import LoadError, Running
 from bursar.bench.figures import Spread
-from bursar.bench.plan import LoadResult, Plan
+from bursar.bench.plan import Generator, LoadResult, Plan
 from tests.bench.standin import StandIn
 
 
@@ -101,7 +101,7 @@ def test_a_late_answer_delays_what_was_due_meanwhile_and_the_latency_says_so(tmp
 
 @pytest.mark.parametrize("generator", ["auto", "bundled"])
 def test_refused_posts_are_errors_and_not_speed(tmp_path: Path, generator: Generator) -> None:
-    server = StandIn(status=503)
+    server = StandIn(refuse_after=0)
 
     result = drive(server, tmp_path, generator=generator)
 

@@ -147,9 +147,8 @@ class Load:
         started_s = time.monotonic()
         self._end_s = started_s + plan.duration_s
         if plan.rate is None:
-            for connection in self._idle:
-                self._post(connection, due_s=time.monotonic())
-            self._idle.clear()
+            while self._idle and self._more(time.monotonic()):
+                self._post(self._idle.pop(), due_s=time.monotonic())
         else:
             await self._offer(plan.rate, started_s)
         limit_s = max(0.0, self._end_s - time.monotonic()) + ANSWER_GRACE_S

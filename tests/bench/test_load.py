@@ -67,12 +67,12 @@ def test_a_mix_is_nine_spends_to_one_top_up_that_pays_for_them(tmp_path: Path, g
 def test_funding_tops_every_wallet_up_once_and_stops(tmp_path: Path) -> None:
     server = StandIn()
 
-    result = drive(server, tmp_path, kind="fund", batch=5, posts_max=4, amount=1000, duration_s=20.0)
+    result = drive(server, tmp_path, kind="fund", batch=10, posts_max=2, amount=1000, duration_s=20.0)
 
     commands = [command for _, _, body in server.posts for command in body["commands"]]
     assert sorted(command["wallet"] for command in commands) == [f"w-{number:06d}" for number in range(20)]
     assert {(command["type"], command["amount"]) for command in commands} == {("top_up", "1000")}
-    assert (result.posts, result.commands) == (4, 20)
+    assert (result.posts, result.commands) == (2, 20)
 
 
 def test_an_offered_load_posts_as_many_as_were_due_and_awaits_one_in_five(tmp_path: Path) -> None:

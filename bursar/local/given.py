@@ -18,7 +18,7 @@ def wait_for_database(url: str) -> str:
     def ask() -> None:
         psycopg.connect(url, connect_timeout=5).close()
 
-    return _wait(ask, "BURSAR_DATABASE_URL", url)
+    return _wait(ask, "BURSAR_DATABASE_URL", url, schemes=("postgresql", "postgres"))
 
 
 def wait_for_redis(url: str) -> str:
@@ -28,24 +28,32 @@ def wait_for_redis(url: str) -> str:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
             client.ping()
 
-    return _wait(ask, "BURSAR_REDIS_URL", url)
+    return _wait(ask, "BURSAR_REDIS_URL", url, schemes=("redis", "rediss"))
 
 
-def _wait(ask: Callable[[], None], variable: str, url: str) -> str:
+def _wait(ask: Callable[[], None], variable: str, url: str, *, schemes: tuple[str, ...]) -> str:
+    # In our own words: the drivers' messages about a URL repeat it with its password.
+    unusable = LocalError(f"{variable} is no usable URL; it should look like {schemes[0]}://user:password@host:port/…")
     trouble = ""
 
     def answers() -> bool:
         nonlocal trouble
         try:
             ask()
-        except (psycopg.ProgrammingError, ValueError) as error:
-            raise LocalError(f"{variable} is no URL of a server: {error}") from None
+        except (psycopg.ProgrammingError, ValueError):
+            raise unusable from None
         except (psycopg.Error, redis.RedisError) as error:
             trouble = str(error).strip().splitlines()[-1]
             return False
         return True
 
+    try:
+        place = urlsplit(url)
+        where = f"{place.hostname}:{place.port}" if place.port else place.hostname
+    except ValueError:
+        raise unusable from None
+    if place.scheme not in schemes or not where:
+        raise unusable
     if not wait_until(answers, timeout_s=TIMEOUT_S):
         raise LocalError(f"{variable} names a server that did not answer within {TIMEOUT_S:.0f} s: {trouble}")
-    place = urlsplit(url)
-    return f"{place.hostname}:{place.port}, as {variable} says" if place.port else f"as {variable} says"
+    return f"{where}, as {variable} says"

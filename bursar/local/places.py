@@ -98,6 +98,7 @@ def private_folder(wanted: Path, account: Account | None) -> Path:
     Where the account cannot reach it, `wanted` becomes a link to a folder under /var/lib/bursar.
     """
     if wanted.is_dir():
+        _give(wanted.resolve(), account)  # a killed predecessor may have made it and got no further
         if account is not None and not may_enter(wanted.resolve(), account):
             raise LocalError(f"The user {account.name}, who runs PostgreSQL, cannot enter {wanted}; move it away.")
         return wanted.resolve()
@@ -108,11 +109,15 @@ def private_folder(wanted: Path, account: Account | None) -> Path:
         REACHABLE.mkdir(mode=0o711, parents=True, exist_ok=True)
         folder = REACHABLE / f"{wanted.name}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
-    if account is not None:
-        os.chown(folder, account.uid, account.gid)
+    _give(folder, account)
     if folder != wanted:
         wanted.symlink_to(folder)
     return folder.resolve()
+
+
+def _give(folder: Path, account: Account | None) -> None:
+    if account is not None and folder.stat().st_uid != account.uid:
+        os.chown(folder, account.uid, account.gid)
 
 
 def reachable_copy(site: Path, names: tuple[str, ...], account: Account | None) -> Path:

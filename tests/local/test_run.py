@@ -236,8 +236,11 @@ def test_given_servers_are_used_and_none_started(folder: Path, own_postgres: Pos
     assert own_valkey.running
 
 
-def test_a_given_server_that_is_no_server_is_named_without_its_password(folder: Path) -> None:
-    with run(folder / "nowhere", environment={"BURSAR_DATABASE_URL": "postgresql:/bursar:secret@nowhere"}) as stack:
+@pytest.mark.parametrize(
+    "url", ["postgresql:/bursar:secret@nowhere", "postgresql://bursar:secret@nowhere:port/bursar", "secret"]
+)
+def test_a_given_url_that_is_none_is_refused_without_repeating_its_password(folder: Path, url: str) -> None:
+    with run(folder / "nowhere", environment={"BURSAR_DATABASE_URL": url}) as stack:
         assert stack.wait() == 1
-        assert "BURSAR_DATABASE_URL" in stack.text
+        assert "BURSAR_DATABASE_URL is no usable URL" in stack.text
         assert "secret" not in stack.text

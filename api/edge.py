@@ -1,0 +1,92 @@
+"""The outermost layer of the api, plain ASGI because every request pays for it: a few microseconds.
+
+A Request-Id on each request and response, a limit on the body counted as it arrives, and the last resort for what
+nobody caught.
+"""
+
+import re
+import secrets
+from itertools import count
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import Problem
+
+log = structlog.get_logger()
+
+BODY_MAX_BYTES = 1024 * 1024  # a full batch of 1,000 commands is some 200 KB
+
+# What a caller may choose for a Request-Id: no spaces, quotes or control characters that would play tricks in logs.
+_SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+class Edge:
+    def __init__(self, app: ASGIApp, *, body_max_bytes: int = BODY_MAX_BYTES) -> None:
+        self._app = app
+        self._body_max_bytes = body_max_bytes
+        self._prefix = secrets.token_hex(6)  # of this process: ids are its number, not a secret
+        self._numbers = count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = declared = None
+        chunked = False
+        for name, value in scope["headers"]:
+            if name == b"request-id":
+                request_id = value
+            elif name == b"content-length":
+                declared = value
+            elif name == b"transfer-encoding":
+                chunked = True
+        if request_id is None or not _SANE(request_id):
+            request_id = b"%s-%x" % (self._prefix.encode(), next(self._numbers))
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id), *_HEADERS]
+            await send(message)
+
+        try:
+            if chunked:  # a declared length is the server's to enforce
+                await self._app(scope, self._counting(receive), send_with_headers)
+            elif declared is not None and int(declared) > self._body_max_bytes:
+                raise self._too_large()
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except Exception as error:
+            if started:  # too late for another answer: the server closes the connection
+                raise
+            if not isinstance(error, Problem):
+                log.exception("request.failed", request_id=request_id.decode(), path=scope["path"])
+                error = Problem("internal_error", f"a defect; report it with request id {request_id.decode()}")
+            response = error.response(instance=scope["path"], request_id=request_id.decode())
+            await response(scope, receive, send_with_headers)
+
+    def _counting(self, receive: Receive) -> Receive:
+        left = self._body_max_bytes
+
+        async def receive_counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise self._too_large()
+            return message
+
+        return receive_counted
+
+    def _too_large(self) -> Problem:
+        # The rest of the body is still on its way: the connection cannot serve another request.
+        detail = f"the body is larger than {self._body_max_bytes} bytes"
+        return Problem("body_too_large", detail, headers={"Connection": "close"})

@@ -87,7 +87,8 @@ class Intake:
     async def submit(self, commands: Sequence[NewCommand], *, expect: bool = False) -> list[Accepted]:
         """Store the commands in order; returns after the commit.
 
-        `expect`: the caller will wait for the outcomes, so none may be announced unseen. Raises Overloaded, Unavailable.
+        `expect`: the caller will wait for the outcomes, so none may be announced unseen.
+        Raises Overloaded, Unavailable.
         """
         if self._queued + len(commands) > WAITING_MAX:
             raise Overloaded

@@ -6,7 +6,7 @@ decimal strings or integers; floats and booleans are neither. The limits are tho
 
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,7 +58,7 @@ class TransferRequest(_Fields, tag_field="type", tag="transfer", kw_only=True):
     to_wallet: WalletId
 
 
-CommandRequest = Union[TopUpRequest, BonusRequest, SpendRequest, TransferRequest]
+CommandRequest = TopUpRequest | BonusRequest | SpendRequest | TransferRequest
 
 
 class TopUpItem(TopUpRequest, tag_field="type", tag="top_up", kw_only=True):
@@ -77,7 +77,7 @@ class TransferItem(TransferRequest, tag_field="type", tag="transfer", kw_only=Tr
     idempotency_key: IdempotencyKey
 
 
-CommandItem = Union[TopUpItem, BonusItem, SpendItem, TransferItem]
+CommandItem = TopUpItem | BonusItem | SpendItem | TransferItem
 
 
 class BatchRequest(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -164,4 +164,4 @@ def _instant(text: str) -> datetime:
     try:
         return msgspec.convert(text, Annotated[datetime, Meta(tz=True)]).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise InvalidField("/expires_at", "must be an RFC 3339 time with an offset, like 2026-11-21T12:00:05Z") from error
+        raise InvalidField("/expires_at", "must be an RFC 3339 time with offset, like 2026-11-21T12:00:05Z") from error

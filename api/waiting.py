@@ -7,7 +7,7 @@ may be lost, so every LOOK_EVERY_S the reader also looks for everything that is 
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import redis.asyncio
@@ -167,8 +167,10 @@ class Waiting:
             try:
                 async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(CHANNEL)
-                    async for message in pubsub.listen():
-                        self.announced(unpack(message["data"]))
+                    while True:
+                        message = cast(dict[str, Any] | None, await pubsub.get_message(timeout=None))
+                        if message is not None:
+                            self.announced(unpack(message["data"]))
             except (redis.RedisError, OSError) as error:
                 log.warning("announcements.lost", error=type(error).__name__, hint="waiting requests look every second")
             finally:

@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.auth import Principal
-from api.bodies import decode, item_problem
+from api.bodies import decode, read
 from api.intake import Intake, Overloaded, Unavailable
-from api.problems import Problem, problem_body
+from api.problems import FieldError, Problem, invalid, unavailable
 from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, RawBatch, new_command
 from api.waiting import Waiting
-from ledger.ids import Kind, command_id, parse_id, transfer_id
+from ledger.ids import Kind, command_id, parse_id, transfer_id, unix_ms
 from ledger.inbox import Accepted, NewCommand
-from ledger.ids import unix_ms
+from ledger.keys import Scope
 from ledger.outcomes import CommandState
 
 WAIT_MAX_S = 30  # longer than any healthy outcome takes, shorter than the idle timeouts of common proxies
@@ -40,14 +40,10 @@ _encode = msgspec.json.Encoder().encode
 
 async def post_command(request: Request) -> Response:
     """Accept one command: 202 after the commit, or 200 with the outcome if `Prefer: wait` got it in time."""
-    principal = await _authenticate(request, "commands:write")
+    principal = await _authenticate(request, Scope.COMMANDS_WRITE)
     key = _idempotency_key(request)
     wait_s = _preferred_wait(request)
-    body = decode(await request.body(), _command_decoder)
-    try:
-        command = _new_command(request, principal, body, key)
-    except InvalidField as invalid:
-        raise Problem.invalid(invalid.pointer, invalid.detail) from invalid
+    command = _new_command(request, principal, await read(request, _command_decoder), key)
     [accepted] = await _submit(request, [command], expect=wait_s > 0)
     if not accepted.same_request:
         raise _key_reused(accepted, key)
@@ -69,11 +65,9 @@ async def post_command(request: Request) -> Response:
 
 async def post_batch(request: Request) -> Response:
     """Accept up to 1,000 commands in one commit. Each has its own result, in order; one bad item stops no other."""
-    principal = await _authenticate(request, "commands:write")
+    principal = await _authenticate(request, Scope.COMMANDS_WRITE)
     wait_s = _preferred_wait(request)
-    items, atomic = _batch_items(await request.body())
-    if atomic:
-        raise Problem.invalid("/atomic", "atomic batches are not offered yet; send false or leave it out")
+    items = await _batch_items(request)
     results: list[dict[str, Any] | None] = []
     commands: list[NewCommand] = []
     for item in items:
@@ -82,11 +76,8 @@ async def post_batch(request: Request) -> Response:
                 raise item
             commands.append(_new_command(request, principal, item, item.idempotency_key))
             results.append(None)
-        except InvalidField as invalid:
-            problem = Problem.invalid(invalid.pointer, invalid.detail)
-            results.append({"status": problem.status, "problem": problem_body(problem, request.scope)})
         except Problem as problem:
-            results.append({"status": problem.status, "problem": problem_body(problem, request.scope)})
+            results.append(_failed(request, problem))
     accepted = await _submit(request, commands, expect=wait_s > 0) if commands else []
     states = await _batch_states(request, accepted, wait_s)
     answers = iter(zip(commands, accepted, strict=True))
@@ -97,17 +88,28 @@ async def post_batch(request: Request) -> Response:
     return Response(_encode({"results": results}), media_type="application/json", headers=headers)
 
 
-def _batch_items(body: bytes) -> tuple[Sequence[CommandItem | Problem], bool]:
+async def _batch_items(request: Request) -> Sequence[CommandItem | Problem]:
     """The items, a Problem in the place of each that is not well-formed. Raises Problem where the batch is not."""
     try:
-        batch = decode(body, _batch_decoder)
+        batch = await read(request, _batch_decoder)
     except Problem as first:
-        try:
-            raw = decode(body, _raw_batch_decoder, check_duplicates=False)
-        except Problem as whole:
-            raise whole from first
-        return [_item(bytes(item)) for item in raw.commands], raw.atomic
-    return batch.commands, batch.atomic
+        if first.code != "validation_failed":
+            raise
+        raw = decode(await request.body(), _raw_batch_decoder)
+        _refuse_atomic(raw.atomic)
+        return [_item(bytes(item)) for item in raw.commands]
+    _refuse_atomic(batch.atomic)
+    return batch.commands
+
+
+def _refuse_atomic(atomic: bool) -> None:
+    if atomic:
+        raise invalid("/atomic", "atomic batches are not offered yet: send false, or leave it out")
+
+
+def _failed(request: Request, problem: Problem) -> dict[str, Any]:
+    body = problem.body(instance=request.url.path, request_id=request.state.request_id)
+    return {"status": problem.status, "problem": body}
 
 
 def _item(body: bytes) -> CommandItem | Problem:
@@ -130,8 +132,7 @@ def _batch_result(
     request: Request, command: NewCommand, accepted: Accepted, states: dict[int, CommandState]
 ) -> dict[str, Any]:
     if not accepted.same_request:
-        problem = _key_reused(accepted, command.idempotency_key)
-        return {"status": problem.status, "problem": problem_body(problem, request.scope)}
+        return _failed(request, _key_reused(accepted, command.idempotency_key))
     state = states.get(accepted.seq)
     shown = pending(command, accepted) if state is None else represent(state)
     result: dict[str, Any] = {"status": _status(shown), "command": shown}
@@ -141,35 +142,39 @@ def _batch_result(
 
 
 def _new_command(request: Request, principal: Principal, body: CommandRequest | CommandItem, key: str) -> NewCommand:
-    return new_command(
-        body,
-        key=key,
-        tenant_id=principal.tenant_id,
-        client_id=principal.client_id,
-        partitions=request.app.state.partitions,
-    )
+    try:
+        return new_command(
+            body,
+            key=key,
+            tenant_id=principal.tenant_id,
+            client_id=principal.client_id,
+            partitions=request.app.state.partitions,
+        )
+    except InvalidField as field:
+        raise invalid(field.pointer, field.detail) from field
 
 
 async def _submit(request: Request, commands: Sequence[NewCommand], *, expect: bool) -> list[Accepted]:
     intake: Intake = request.app.state.intake
     if intake.backlogged:
-        raise Problem(429, "backlogged", "more commands are pending than this service will hold; send again later",
-                      retryable=True, headers={"Retry-After": "5"})
+        raise Problem("backlogged", "send again when the backlog is worked off", headers={"Retry-After": "5"})
     try:
         return await intake.submit(commands, expect=expect)
     except Overloaded as overloaded:
-        raise Problem(503, "overloaded", "too many commands at once; nothing was stored", retryable=True,
-                      headers={"Retry-After": "1"}) from overloaded
-    except Unavailable as unavailable:
-        raise Problem(503, "database_unavailable", "send again with the same idempotency key: it is safe", retryable=True,
-                      headers={"Retry-After": "1"}) from unavailable
+        raise Problem("overloaded", "nothing was stored; send again") from overloaded
+    except Unavailable as gone:
+        raise unavailable("send again with the same idempotency key: stored or not, that is safe") from gone
 
 
 def _key_reused(accepted: Accepted, key: str) -> Problem:
     original = command_id(accepted.seq, accepted.accepted_at)
-    return Problem(422, "idempotency_key_reused",
-                   f"key {key} was used for another request, command {original}; nothing was stored",
-                   extra={"command": original})
+    detail = f"the key was used for another request, command {original}; nothing was stored"
+    return Problem(
+        "idempotency_key_reused",
+        detail,
+        errors=[FieldError(pointer="/header/Idempotency-Key", code="idempotency_key_reused", detail=detail)],
+        headers={"Location": f"/v1/commands/{original}", "Idempotency-Key": key},
+    )
 
 
 # --- asking --------------------------------------------------------------------------------------------------------
@@ -177,28 +182,28 @@ def _key_reused(accepted: Accepted, key: str) -> Problem:
 
 async def get_command(request: Request) -> Response:
     """One command of this tenant; `wait=N` holds the answer until its outcome is there or N seconds are over."""
-    principal = await _authenticate(request, "commands:read")
+    principal = await _authenticate(request, Scope.COMMANDS_READ)
     wait_s = _wait_parameter(request)
     waiting: Waiting = request.app.state.waiting
     name = parse_id(Kind.COMMAND, request.path_params["id"])
     state = await waiting.state(name[0]) if name else None
     if name is None or state is None or state.tenant_id != principal.tenant_id or unix_ms(state.accepted_at) != name[1]:
-        raise Problem(404, "command_not_found", "no such command")
+        raise Problem("command_not_found")
     return await _where_it_stands(waiting, state, wait_s)
 
 
 async def find_command(request: Request) -> Response:
     """The command that this client sent under an idempotency key: for whoever lost the response."""
-    principal = await _authenticate(request, "commands:read")
+    principal = await _authenticate(request, Scope.COMMANDS_READ)
     keys = request.query_params.getlist("idempotency_key")
     if len(keys) != 1:
-        raise Problem.invalid("idempotency_key", "give it once, in the query", status=400)
+        raise invalid("/query/idempotency_key", "give it, once", "missing")
     key = _bare(keys[0])
     waiting: Waiting = request.app.state.waiting
     wait_s = _wait_parameter(request)
     state = await waiting.state_by_key(principal.client_id, key)
     if state is None:
-        raise Problem(404, "command_not_found", "this client has sent no command under this key")
+        raise Problem("command_not_found", "this client has sent no command under this key")
     return await _where_it_stands(waiting, state, wait_s)
 
 
@@ -271,7 +276,7 @@ def _answer(shown: dict[str, Any], headers: dict[str, str]) -> Response:
 # --- headers -------------------------------------------------------------------------------------------------------
 
 
-async def _authenticate(request: Request, scope: str) -> Principal:
+async def _authenticate(request: Request, scope: Scope) -> Principal:
     principal: Principal = await request.app.state.keys.authenticate(request.headers.get("authorization"))
     principal.require(scope)
     return principal
@@ -280,10 +285,10 @@ async def _authenticate(request: Request, scope: str) -> Principal:
 def _idempotency_key(request: Request) -> str:
     """The one Idempotency-Key, bare. Two headers are refused: which of them was meant is not for us to guess."""
     values = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    if len(values) != 1:
-        detail = "send it more than once and none is meant" if values else "every command needs one, your own, at most 255 characters"
-        code = "idempotency_key_repeated" if values else "idempotency_key_missing"
-        raise Problem(400, code, detail, errors=[{"pointer": "Idempotency-Key", "code": code, "detail": detail}])
+    if not values:
+        raise _bad_key("idempotency_key_missing", f"send one of your own choosing, at most {KEY_MAX} characters")
+    if len(values) > 1:
+        raise _bad_key("idempotency_key_invalid", "send it once")
     return _bare(values[0].decode("latin-1"))
 
 
@@ -292,10 +297,12 @@ def _bare(key: str) -> str:
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable() and " " not in key):
-        detail = f"must be 1 to {KEY_MAX} visible ASCII characters, without spaces"
-        raise Problem(400, "idempotency_key_invalid", detail,
-                      errors=[{"pointer": "Idempotency-Key", "code": "idempotency_key_invalid", "detail": detail}])
+        raise _bad_key("idempotency_key_invalid", f"must be 1 to {KEY_MAX} visible ASCII characters, without spaces")
     return key
+
+
+def _bad_key(code: str, detail: str) -> Problem:
+    return Problem(code, detail, errors=[FieldError(pointer="/header/Idempotency-Key", code=code, detail=detail)])
 
 
 def _preferred_wait(request: Request) -> int:
@@ -316,7 +323,7 @@ def _wait_parameter(request: Request) -> int:
     if value is None:
         return 0
     if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise Problem.invalid("wait", f"must be a whole number of seconds, 0 to {WAIT_MAX_S}", status=400)
+        raise invalid("/query/wait", f"must be a whole number of seconds, 0 to {WAIT_MAX_S}")
     return min(int(value), WAIT_MAX_S)
 
 

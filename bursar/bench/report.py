@@ -1,5 +1,6 @@
 """The figures of a run as data: what `--json` prints and what the table and the picture are drawn from."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -130,7 +131,8 @@ def _ratio(work: str, what: str, value: float | None, base: float | None, least:
     goal = f"≥ {least:g} times"
     if value is None or not base:
         return Goal(work, what, goal, "—", None)
-    return Goal(work, what, goal, f"{value / base:.2f} times ({value:,.0f} / {base:,.0f})", value / base >= least)
+    times = math.floor(value / base * 100) / 100  # rounded down: what reads as the goal has reached it
+    return Goal(work, what, goal, f"{times:.2f} times ({value:,.0f} / {base:,.0f})", times >= least)
 
 
 def _at_least(work: str, what: str, value: float | None, least: float) -> Goal:

@@ -140,6 +140,7 @@ class OwnStack:
             "BURSAR_PORT": str(self._port),
             "BURSAR_LOG_LEVEL": "warning",
             "BURSAR_LOG_FORMAT": "json",
+            processes.STACK_MARK: str(self.folder),
         }
 
     def _spawn(self, command: str, log: str) -> subprocess.Popen[bytes]:

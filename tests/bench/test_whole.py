@@ -1,0 +1,99 @@
+"""`bursar bench` whole: real servers, every work, for about a second each. No figure is judged here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from bursar.bench.command import WORKS
+from bursar.bench.machine import folder_on_disk
+from bursar.local import processes
+
+SHORT = ("--seconds", "1", "--warmup", "0", "--wallets", "50", "--drain", "2000", "--soak", "1000", "--batch", "20")
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "bursar", "bench", "--folder", str(folder), *SHORT, *more]
+
+
+@pytest.fixture
+def folder() -> Any:
+    """Where the bench puts its data: a path that does not exist, on a disk."""
+    parent = folder_on_disk()
+    parent.chmod(0o711)
+    yield parent / "data"
+    assert not (parent / "data").exists(), "the bench left its data behind"
+    parent.rmdir()
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """All that the bench started: services and workers carry its mark, the others name or work in its folder."""
+    found = processes.marked(folder)
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join([*process.cmdline(), process.cwd()]):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.timeout(180)
+def test_every_work_runs_on_servers_of_its_own_and_the_report_is_json(folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "figures.svg"
+
+    ran = subprocess.run(
+        command(folder, "--json", "--no-floor", "--picture", str(picture)), capture_output=True, text=True, timeout=170
+    )
+
+    assert ran.returncode == 0, ran.stderr[-3000:] + ran.stdout[-3000:]
+    report = json.loads(ran.stdout)
+    works = {work["name"]: work for work in report["works"]}
+    assert tuple(works) == WORKS
+    assert (report["audit"], report["valid"]) == ("clean", True)
+    assert (report["postgres"]["fsync"], report["postgres"]["synchronous_commit"]) == ("on", "on")
+    assert report["latency_source"] == "commit times"
+    for name in ("singles", "batch", "hot", "offered"):
+        window = works[name]["window"]
+        assert window["applied"] > 0, name
+        assert window["backlog_start"] + window["accepted"] - window["applied"] == window["backlog_end"], name
+        assert works[name]["cpu"]["us_per_command"]["api"] > 0, name
+        assert works[name]["cpu"]["us_per_command"]["worker"] > 0, name
+    assert works["singles"]["sample"]["outcome_ms"]["count"] > 0
+    assert works["offered"]["load"]["outcome_ms"]["count"] > 0
+    assert works["drain"]["drain"]["commands"] == 2000
+    assert works["drain"]["drain"]["per_s"] > 0
+    seen = {process["name"].split()[0] for process in works["memory"]["memory"]}
+    assert seen == {"api", "worker", "postgres", "valkey"}
+    assert "Bursar" in "".join(ElementTree.parse(picture).getroot().itertext())
+    assert processes_in(folder) == []
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_it_leaves_no_process_and_no_data(folder: Path, stop: signal.Signals) -> None:
+    bench = subprocess.Popen(
+        command(folder, "--no-floor", "--only", "singles", "--seconds", "60"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert bench.stderr is not None
+    try:
+        for line in bench.stderr:
+            if line.startswith("singles"):
+                break
+        time.sleep(processes.POLL_S)
+        assert processes_in(folder) != []
+        bench.send_signal(stop)
+        assert bench.wait(60) == 130
+    finally:
+        bench.kill()
+        bench.stderr.close()
+    assert processes_in(folder) == []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bursar.bench.report import Report
 
 WIDTH = 960
-LEFT = 250  # where bars begin: the longest label fits before
+LEFT = 290  # where bars begin: the longest label fits before
 RIGHT = 90  # room for the figure after the longest bar
 ROW = 26
 BAR = 16
@@ -42,8 +42,10 @@ def svg(report: Report) -> str:
         if bars:
             drawn.append(_panel(title, bars, y))
             y += 34 + ROW * len(bars) + 22
-    drawn.append(_legend(y))
-    height = y + 40
+    if panels[-1][1]:
+        drawn.append(_legend(y))
+        y += 40
+    height = y
     machine = report.machine
     caption = (
         f"{machine.cpu}, {machine.cores} cores holding everything including the load, {machine.system}, "
@@ -113,7 +115,7 @@ def _panel(title: str, bars: Sequence[Bar], y: int) -> str:
 def _legend(y: int) -> str:
     drawn: list[str] = []
     for number, (role, colour) in enumerate(COLOURS.items()):
-        x = LEFT + number * 105
+        x = LEFT + number * 100
         drawn.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
         drawn.append(_text(x + 18, y, role, 12, MUTED))
     return _text(24, y, "CPU by process:", 12, MUTED) + "".join(drawn)

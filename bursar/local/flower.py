@@ -1,41 +1,44 @@
 """Flower, the window on Celery: behind a password, read-only, on loopback unless told otherwise."""
 
 import os
-import sys
 
 from bursar.local.errors import LocalError
+from bursar.local.places import LOOPBACK
 
 PORT = 5555
 # A task only says "look at partition 3": ten thousand are ample for looking around, and small in memory.
 MAX_TASKS = 10_000
 # A worker that was restarted comes back under its own name; one that is gone for good should leave the list.
 FORGET_WORKERS_AFTER_S = 600
+# Flower asks the workers several things at the same time, and each question holds one connection while it takes
+# another. With the two that suffice for ringing, its first look at the workers would wait for itself for ever.
+CONNECTIONS = 20
 
 
-def flower_command(*, port: int = PORT, host: str = "127.0.0.1") -> list[str]:
-    """What to execute. The password goes by `flower_environment`, where `ps` does not show it."""
-    options = [
-        f"--address={host}",
-        f"--port={port}",
-        "--read_only",  # no shutdown, no revoke, no task of one's own
-        f"--max_tasks={MAX_TASKS}",
-        f"--purge_offline_workers={FORGET_WORKERS_AFTER_S}",
-        "--tasks_columns=name,uuid,state,args,received,runtime,worker",
-    ]
-    return [sys.executable, "-m", "celery", "--app", "worker.app:celery", "--quiet", "flower", *options]
-
-
-def flower_environment(basic_auth: str) -> dict[str, str]:
-    """This process's environment and the `user:password` that Flower asks for."""
-    foreign = {name for name in os.environ if name.startswith("FLOWER_")}  # it would read them as its options
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    return kept | {"FLOWER_BASIC_AUTH": basic_auth}
-
-
-def run_flower(*, port: int = PORT, host: str = "127.0.0.1", basic_auth: str = "") -> None:
-    """Become Flower. Raises LocalError without a `user:password`: nobody wants an open window."""
+def run_flower(*, port: int = PORT, host: str = LOOPBACK, basic_auth: str) -> None:
+    """Serve Flower until SIGTERM. Raises LocalError without a `user:password`: nobody wants an open window."""
     user, _, password = basic_auth.partition(":")
     if not user or not password:
         raise LocalError("Flower needs BURSAR_FLOWER_BASIC_AUTH=user:password; it never runs without one.")
-    argv = flower_command(port=port, host=host)
-    os.execve(argv[0], argv, flower_environment(basic_auth))
+    from runtime import log
+    from runtime.celery_app import make_celery
+    from runtime.settings import settings
+
+    for name in [name for name in os.environ if name.startswith("FLOWER_")]:
+        del os.environ[name]  # Flower takes them for its options, and they are not meant so: FLOWER_URL, say
+    os.environ["FLOWER_BASIC_AUTH"] = basic_auth  # not as an argument: `ps` shows those to everybody
+    log.configure(settings())
+    celery = make_celery(settings(), partitions=1)  # Flower learns the true queues from the workers
+    celery.conf.broker_pool_limit = CONNECTIONS
+    celery.start(
+        [
+            "--quiet",
+            "flower",
+            f"--address={host}",
+            f"--port={port}",
+            "--read_only",  # no shutdown, no revoke, no task of one's own
+            f"--max_tasks={MAX_TASKS}",
+            f"--purge_offline_workers={FORGET_WORKERS_AFTER_S}",
+            "--tasks_columns=name,uuid,state,args,received,runtime,worker",
+        ]
+    )

@@ -12,8 +12,8 @@ def sentence_for(error: OSError, *, doing: str) -> str:
     where = f" ({error.filename})" if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return f"The disk is full: {doing} found no space left{where}. Free some and start again."
+            return f"The disk is full: no space left for {doing}{where}. Free some and start again."
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"No permission: {doing} may not write there{where}. BURSAR_HOME moves the data elsewhere."
+            return f"No permission for {doing}{where}. BURSAR_HOME moves the data elsewhere."
         case _:
             return f"{doing} failed: {error.strerror or error}{where}."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bursar.local import processes
-from bursar.local.errors import LocalError
+from bursar.local.errors import LocalError, sentence_for
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0  # somebody who mends the cause should not have to wait longer than this
@@ -111,6 +111,9 @@ class Watch:
             self.part.start()
         except LocalError as error:
             say(str(error))
+            return False
+        except OSError as error:
+            say(sentence_for(error, doing=f"starting {self.name}"))
             return False
         say(f"{self.name} started again")
         return True

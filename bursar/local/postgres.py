@@ -117,7 +117,11 @@ class Postgres:
                 raise LocalError(self._explain(why))
             self.port = any_free_port()
             write_private(self.folder / "port", f"{self.port}\n")
-        self._make_database()
+        try:
+            self._make_database()
+        except psycopg.Error as error:
+            self.stop()
+            raise LocalError(self._explain(str(error))) from error
 
     def stop(self) -> bool:
         """End sessions, write everything, stop. True if no force was needed."""

@@ -1,5 +1,6 @@
 """PostgreSQL and Valkey of our own: what they survive, and what they say when they cannot."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,12 +8,14 @@ import socket
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 import redis
 
-from bursar.local.errors import LocalError
+from bursar.local.errors import LocalError, sentence_for
+from bursar.local.home import FREE_DISK_BYTES, Home
 from bursar.local.places import write_private
 from bursar.local.postgres import Postgres
 from bursar.local.valkey import Valkey
@@ -197,3 +200,27 @@ def test_valkey_sets_an_unreadable_file_aside_and_starts_empty(valkey_in: Valkey
     assert list(valkey_in.folder.glob("data.broken-*"))
     with redis.Redis.from_url(valkey_in.url) as client:
         assert client.ping()
+
+
+def test_a_full_disk_and_a_forbidden_folder_are_named() -> None:
+    assert "disk is full" in sentence_for(OSError(errno.ENOSPC, "no space", "/data/x"), doing="PostgreSQL")
+    assert "No permission" in sentence_for(OSError(errno.EACCES, "denied", "/data/x"), doing="PostgreSQL")
+
+
+def test_a_start_needs_some_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=FREE_DISK_BYTES - 1))
+    with pytest.raises(LocalError, match="The disk is full: 255 MB are free"):
+        Home(folder / "home").claim()
+
+
+def test_logs_stay_bounded_under_a_writer_that_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.local.home.LOG_BYTES", 1000)
+    home = Home(folder / "home")
+    home.claim()
+    with home.log("api").open("ab", buffering=0) as writer:
+        writer.write(b"old\n" * 300)
+        home.bound_logs()
+        writer.write(b"new\n")
+        assert home.log("api").read_bytes() == b"new\n"
+        assert home.log("api").with_suffix(".log.1").read_bytes() == b"old\n" * 300
+    home.release()

@@ -124,7 +124,7 @@ def working_in(directory: Path, *, program: str) -> list[psutil.Process]:
 
 def _cwd(process: psutil.Process) -> str | None:
     try:
-        return process.cwd() if process.status() != psutil.STATUS_ZOMBIE else None
+        return process.cwd() if _lives(process) else None
     except (psutil.Error, OSError):
         return None
 
@@ -137,7 +137,7 @@ def marked(home: Path) -> list[psutil.Process]:
 
 def _mark(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get(STACK_MARK) if process.status() != psutil.STATUS_ZOMBIE else None
+        return process.environ().get(STACK_MARK) if _lives(process) else None
     except (psutil.Error, OSError):
         return None
 
@@ -149,7 +149,16 @@ def end(processes: Iterable[psutil.Process], *, first: signal.Signals, wait_s: f
         for process in living:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
-        living = psutil.wait_procs(living, timeout=seconds)[1]
+        asked = living
+        wait_until(lambda asked=asked: not any(map(_lives, asked)), timeout_s=seconds)
+        living = [process for process in living if _lives(process)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:  # a zombie has ended; that its parent does not care is not ours to wait for
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def wait_until(ready: Callable[[], bool], *, timeout_s: float) -> bool:

@@ -60,6 +60,7 @@ KINDS: dict[str, Kind] = {
     "backlogged": Kind(429, "Too many commands are pending", retryable=True),
     "internal_error": Kind(500, "A defect of the service", retryable=True),
     "database_unavailable": Kind(503, "The database does not answer", retryable=True),
+    "not_ready": Kind(503, "The service is not ready", retryable=True),
     "overloaded": Kind(503, "Too many requests at once", retryable=True),
 }
 _OF_STATUS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -118,8 +119,8 @@ def invalid(pointer: str, detail: str, code: str = "invalid") -> Problem:
     return Problem("validation_failed", f"{pointer or 'the body'}: {detail}", errors=[fault])
 
 
-def unavailable() -> Problem:
-    return Problem("database_unavailable", "the database did not answer in time; the request is safe to repeat")
+def unavailable(detail: str = "the database did not answer in time; the request is safe to repeat") -> Problem:
+    return Problem("database_unavailable", detail)
 
 
 def respond(request: Request, problem: Problem) -> Response:

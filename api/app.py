@@ -1,0 +1,78 @@
+"""The api, wired together. `uvicorn --factory api.app:create_app`."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api import docs, problems
+from api.auth import KeyRing
+from api.edge import Edge
+from api.intake import Intake
+from api.metrics import Metrics
+from api.openapi import document
+from api.routes import assets, commands, health, supply, transfers, wallets
+from api.waiting import Waiting
+from ledger import db, inbox
+from runtime.celery_app import make_celery
+from runtime.doorbell import Doorbell
+from runtime.settings import settings
+
+
+def create_app() -> FastAPI:
+    """One app per process. It connects when it starts, and waits for PostgreSQL no longer than a connection takes."""
+    app = FastAPI(
+        title="Bursar",
+        version=version("bursar"),
+        lifespan=_lifespan,
+        openapi_url="/openapi.json",
+        docs_url=None,  # ours needs no CDN (api.docs)
+        redoc_url=None,
+        redirect_slashes=False,
+        # Flat, the hottest first: matching takes them in turn.
+        routes=[
+            *commands.routes,
+            *wallets.router.routes,
+            *transfers.router.routes,
+            *assets.router.routes,
+            *supply.router.routes,
+            *health.router.routes,
+            *docs.routes,
+        ],
+    )
+    app.state.metrics = Metrics()
+    app.add_middleware(Edge)
+    problems.install(app)
+    document(app, bodies=(wallets.PutWallet, assets.NewAsset, assets.PatchAsset), fragments=())
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    state = app.state
+    state.settings = config = settings()
+    database_url, redis_url = config.database_url.get_secret_value(), config.redis_url.get_secret_value()
+    async with await db.connect_async(database_url, application="bursar-api") as connection:
+        state.partitions = await inbox.partition_count(connection)
+    state.engine = db.async_engine(database_url, application="bursar-api")
+    state.keys = KeyRing(state.engine)
+    state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
+    state.waiting = Waiting(database_url, redis_url)
+    state.intake = Intake(
+        database_url,
+        state.doorbell,
+        state.waiting,
+        max_backlog=config.max_backlog,
+        grouped=state.metrics.group_size.observe,
+    )
+    state.metrics.watch_waiting(lambda: state.waiting.waiting)
+    parts = (state.keys, state.waiting, state.intake)
+    for part in parts:
+        part.start()
+    try:
+        yield
+    finally:
+        for part in reversed(parts):
+            await part.stop()
+        await state.engine.dispose()

@@ -1,0 +1,67 @@
+"""Lists: `limit`, an opaque `cursor`, `{data, next_cursor}` and a Link header (RFC 8288)."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.responses import Response
+
+from api.problems import Problem
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 200  # rows of one page: a few milliseconds and some 100 KB
+CURSOR_MAX = 8_192  # a cursor over the entries of a wallet with 200 assets has half of that
+
+T = TypeVar("T")
+
+
+def _limit(value: object) -> object:
+    """Digits and nothing else. What is too large is the largest page; no number is too long to be too large."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit()):
+            raise ValueError("must be a whole number, 1 or more")
+        return min(int(value[:6]), LIMIT_MAX) if len(value) <= 6 else LIMIT_MAX
+    return value
+
+
+class Page(BaseModel):
+    """The parameters of a list. A parameter that is not one of them is refused: it may be a misspelt one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[
+        int,
+        BeforeValidator(_limit),
+        Field(ge=1, description=f"Rows of a page. More give {LIMIT_MAX}."),
+    ] = LIMIT_DEFAULT
+    cursor: Annotated[
+        str, Field(max_length=CURSOR_MAX, description="`next_cursor` of the page before. Empty: the first page.")
+    ] = ""
+
+    def after(self, kind: type[T]) -> T | None:
+        """What `page` put into the cursor; None for the first page. Raises Problem, 400, for any other string."""
+        if not self.cursor:
+            return None
+        try:
+            padded = self.cursor.encode("ascii") + b"=" * (-len(self.cursor) % 4)
+            return msgspec.msgpack.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+        except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
+            raise Problem("invalid_cursor") from None
+
+
+def page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: object | None) -> Response:
+    """One page. `after`: where the next one starts, None where there is none."""
+    cursor, headers = "", {}
+    if after is not None:
+        cursor = base64.urlsafe_b64encode(msgspec.msgpack.encode(after)).decode().rstrip("=")
+        headers = {"Link": f'<{request.url.path}?{urlencode({"limit": page.limit, "cursor": cursor})}>; rel="next"'}
+    return json_response({"data": data, "next_cursor": cursor}, headers=headers)
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, "application/json")

@@ -1,0 +1,119 @@
+"""Assets: what balances are counted in."""
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from api import schemas
+from api.auth import Principal, needs
+from api.bodies import read
+from api.lists import Page, json_response, page
+from api.openapi import problems, request_body
+from api.problems import Problem
+from api.state import autocommit, ring_all, transaction
+from ledger import reads, registers
+from ledger.keys import Scope
+from ledger.names import ASSET_PATTERN, NAME_MAX, NAME_PATTERN
+
+router = APIRouter(prefix="/v1/assets", tags=["assets"])
+
+Reader = Annotated[Principal, needs(Scope.ASSETS_READ)]
+Writer = Annotated[Principal, needs(Scope.ASSETS_WRITE)]
+
+_is_asset_code = re.compile(ASSET_PATTERN).search
+
+
+class NewAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`scale`: decimal places of the minor unit. Fixed for ever: amounts would change their meaning."""
+
+    code: Annotated[str, Meta(pattern=ASSET_PATTERN)]
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_MAX, pattern=NAME_PATTERN)]
+    scale: Annotated[int, Meta(ge=0, le=registers.SCALE_MAX)] = 0
+
+
+class PatchAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    status: Literal["active", "frozen"]
+
+
+_new_asset = msgspec.json.Decoder(NewAsset)
+_patch_asset = msgspec.json.Decoder(PatchAsset)
+
+
+@router.get("", response_model=schemas.AssetList, responses=problems("invalid_cursor"))
+async def list_assets(request: Request, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
+    """The assets, by code."""
+    after = asked.after(str) or ""
+    async with autocommit(request) as connection:
+        found = await reads.assets(connection, principal.tenant_id, after=after, limit=asked.limit + 1)
+    shown = [_show(asset) for asset in found[: asked.limit]]
+    return page(request, asked, shown, shown[-1]["code"] if len(found) > asked.limit else None)
+
+
+@router.post(
+    "",
+    response_model=schemas.Asset,
+    status_code=201,
+    responses={**problems("asset_exists"), 200: {"model": schemas.Asset, "description": "It was there already."}},
+    openapi_extra=request_body(NewAsset),
+)
+async def create_asset(request: Request, principal: Writer) -> Response:
+    """Create an asset. Asking again for the same one finds it; another name or scale under its code is a conflict."""
+    asked = await read(request, _new_asset)
+    try:
+        async with transaction(request) as connection:
+            asset, created = await registers.create_asset(
+                connection, principal.tenant_id, code=asked.code, name=asked.name, scale=asked.scale
+            )
+    except registers.AssetExists:
+        raise Problem("asset_exists", f"asset {asked.code} has another name or scale") from None
+    return json_response(_show(asset), 201 if created else 200)
+
+
+@router.patch(
+    "/{code}",
+    response_model=schemas.Asset,
+    responses=problems("asset_not_found"),
+    openapi_extra=request_body(PatchAsset),
+)
+async def patch_asset(request: Request, code: str, principal: Writer) -> Response:
+    """Change its status: the same as freeze and unfreeze."""
+    asked = await read(request, _patch_asset)
+    return await _set_status(request, principal, code, asked.status)
+
+
+@router.post("/{code}/freeze", response_model=schemas.Asset, responses=problems("asset_not_found"))
+async def freeze_asset(request: Request, code: str, principal: Writer) -> Response:
+    """From the answer on, no command moves this asset: each is rejected `asset_frozen`."""
+    return await _set_status(request, principal, code, "frozen")
+
+
+@router.post("/{code}/unfreeze", response_model=schemas.Asset, responses=problems("asset_not_found"))
+async def unfreeze_asset(request: Request, code: str, principal: Writer) -> Response:
+    """Commands apply again. What was rejected meanwhile stays rejected."""
+    return await _set_status(request, principal, code, "active")
+
+
+async def _set_status(request: Request, principal: Principal, code: str, status: registers.Status) -> Response:
+    if not _is_asset_code(code):
+        raise Problem("asset_not_found")
+    async with transaction(request) as connection:
+        asset = await registers.set_asset_status(connection, principal.tenant_id, code, status)
+    if asset is None:
+        raise Problem("asset_not_found")
+    ring_all(request)  # drains that came meanwhile were turned away
+    return json_response(_show(asset))
+
+
+def _show(asset: registers.Asset) -> dict[str, Any]:
+    return {
+        "code": asset.code,
+        "object": "asset",
+        "name": asset.name,
+        "scale": asset.scale,
+        "status": asset.status,
+        "created_at": asset.created_at,
+    }

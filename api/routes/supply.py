@@ -1,0 +1,39 @@
+"""Supply: how much of each asset was issued, spent, and is in circulation."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api import schemas
+from api.auth import Principal, needs
+from api.lists import Page, page
+from api.openapi import problems
+from api.state import autocommit
+from ledger import reads
+from ledger.keys import Scope
+
+router = APIRouter(prefix="/v1/supply", tags=["assets"])
+
+
+@router.get("", response_model=schemas.SupplyList, responses=problems("invalid_cursor"))
+async def list_supply(
+    request: Request,
+    principal: Annotated[Principal, needs(Scope.ASSETS_READ)],
+    asked: Annotated[Page, Query()],
+) -> Response:
+    """Of every asset, by code."""
+    after = asked.after(str) or ""
+    async with autocommit(request) as connection:
+        found = await reads.supply(connection, principal.tenant_id, after=after, limit=asked.limit + 1)
+    shown = [
+        {
+            "object": "supply",
+            "asset": supply.asset,
+            "issued": str(supply.issued),
+            "spent": str(supply.spent),
+            "in_circulation": str(supply.in_circulation),
+        }
+        for supply in found[: asked.limit]
+    ]
+    return page(request, asked, shown, shown[-1]["asset"] if len(found) > asked.limit else None)

@@ -1,0 +1,146 @@
+"""What the api's answers look like: for the OpenAPI document and for whoever checks answers against it.
+
+The routes build their answers themselves, in one pass; a test holds every answer to these models.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Amount = Annotated[str, Field(pattern="^-?[0-9]{1,19}$", description="Minor units of the asset.", examples=["30"])]
+WalletId = Annotated[str, Field(examples=["player-42"])]
+AssetCode = Annotated[str, Field(examples=["gold_coins"])]
+Metadata = Annotated[dict[str, Any], Field(description="The caller's own, as it was sent.")]
+NextCursor = Annotated[str, Field(description="Send it as `cursor` for the next page. Empty: this is the last one.")]
+
+
+class Shown(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Account(Shown):
+    """A wallet's balance of one asset. `available` = `posted` - `held` - `queued`."""
+
+    asset: AssetCode
+    posted: Annotated[Amount, Field(description="What the applied commands left.")]
+    held: Annotated[Amount, Field(description="Reserved by open holds.")]
+    queued: Annotated[Amount, Field(description="Asked for by pending debits.")]
+    available: Annotated[
+        Amount, Field(description="Below zero where the pending debits cannot all succeed: some will be refused.")
+    ]
+    version: Annotated[int, Field(ge=0, description="One more with each entry.")]
+
+
+class Wallet(Shown):
+    id: WalletId
+    object: Literal["wallet"]
+    status: Literal["active", "frozen", "closed"]
+    name: str | None
+    metadata: Metadata
+    created_at: datetime
+    accounts: list[Account]
+
+
+class WalletList(Shown):
+    data: list[Wallet]
+    next_cursor: NextCursor
+
+
+class Entry(Shown):
+    """One line of the journal, as it stands on one wallet's account."""
+
+    id: Annotated[str, Field(examples=["player-42/gold_coins/4"])]
+    object: Literal["entry"]
+    transfer: Annotated[str, Field(description="The transfer's id.")]
+    command: Annotated[str, Field(description="The id of the command that it is the outcome of.")]
+    type: Annotated[str, Field(description="The command's type.", examples=["spend"])]
+    wallet: WalletId
+    asset: AssetCode
+    direction: Literal["debit", "credit"]
+    amount: Amount
+    balance_after: Annotated[Amount | None, Field(description="Null for a system wallet.")]
+    version: Annotated[int | None, Field(description="The account's version. Null for a system wallet.")]
+    at: datetime
+    reference: str | None
+    metadata: Metadata
+
+
+class EntryList(Shown):
+    data: list[Entry]
+    next_cursor: NextCursor
+
+
+class Transfer(Shown):
+    """A balanced set of entries, debits first."""
+
+    id: str
+    object: Literal["transfer"]
+    command: str
+    type: str
+    at: datetime
+    reference: str | None
+    metadata: Metadata
+    entries: list[Entry]
+
+
+class Asset(Shown):
+    code: AssetCode
+    object: Literal["asset"]
+    name: str
+    scale: Annotated[int, Field(description="Decimal places of the minor unit: at scale 2, `150` is 1.50.")]
+    status: Literal["active", "frozen"]
+    created_at: datetime
+
+
+class AssetList(Shown):
+    data: list[Asset]
+    next_cursor: NextCursor
+
+
+class Supply(Shown):
+    """Of one asset. `in_circulation` = `issued` - `spent`."""
+
+    object: Literal["supply"]
+    asset: AssetCode
+    issued: Annotated[Amount, Field(description="Topped up and given as bonus.")]
+    spent: Amount
+    in_circulation: Amount
+
+
+class SupplyList(Shown):
+    data: list[Supply]
+    next_cursor: NextCursor
+
+
+class Live(Shown):
+    status: Literal["alive"]
+
+
+class Ready(Shown):
+    status: Literal["ready"]
+    schema_revision: Annotated[str, Field(description="The migration that the database is at.")]
+    oldest_pending_s: Annotated[float, Field(description="Age of the oldest pending command in seconds; 0: none.")]
+
+
+class FieldProblem(Shown):
+    pointer: Annotated[
+        str,
+        Field(description="A JSON pointer into the body; `/query/…`, `/path/…` and `/header/…` name parameters."),
+    ]
+    code: str
+    detail: str
+
+
+class Problem(Shown):
+    """RFC 9457. Match on `code`; `detail` is for people."""
+
+    type: Annotated[str, Field(examples=["/problems/wallet_not_found"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    instance: str
+    code: Annotated[str, Field(examples=["wallet_not_found"])]
+    request_id: str
+    retryable: Annotated[bool, Field(description="The very same request may succeed later.")]
+    errors: list[FieldProblem]

@@ -1,0 +1,291 @@
+"""Reading the books. Each function takes a connection, asks one statement where one snapshot matters, commits nothing.
+
+System wallets (@treasury, @bonus, @revenue) are no one's to read as wallets: they stand in no list and under no id.
+What they hold is told by the supply, and by the entries of transfers.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ledger.commands import BONUS, DEBIT_TYPES, REVENUE, TREASURY
+from ledger.ids import Kind, parse_id, unix_ms
+from ledger.registers import Asset
+
+# The migration that this version of the code needs. A newer schema serves it too: migrations go before the code.
+SCHEMA = "0007"
+
+
+# --- wallets -------------------------------------------------------------------------------------------------------
+
+
+class Account(Struct, frozen=True):
+    """Minor units. `queued`: pending debits. `available` is below zero where not all of them can succeed."""
+
+    asset: str
+    posted: int
+    held: int
+    queued: int
+    version: int
+
+    @property
+    def available(self) -> int:
+        return self.posted - self.held - self.queued
+
+
+class Wallet(Struct, frozen=True):
+    id: str
+    status: str
+    name: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    accounts: list[Account]
+
+
+# One statement, so one snapshot: a command is either queued or in the balance, never both, never neither.
+# LIMIT 1 on a unique key changes no row: it keeps the planner, which knows little of a table as restless as `pending`,
+# from reading all commands instead of the pending ones.
+_WALLETS = """
+WITH page AS (
+    SELECT id, code, status, name, metadata, created_at FROM wallets
+    WHERE tenant_id = :tenant_id AND {which}
+), queued AS (
+    SELECT c.wallet, c.asset, sum(c.amount)::bigint AS queued
+    FROM pending q CROSS JOIN LATERAL (SELECT * FROM commands WHERE seq = q.seq LIMIT 1) c
+    WHERE q.partition = ANY(CAST(:partitions AS smallint[]))
+      AND c.tenant_id = :tenant_id AND c.type = ANY(:debits) AND c.wallet IN (SELECT code FROM page)
+    GROUP BY c.wallet, c.asset
+), balance AS (
+    SELECT p.code AS wallet, s.code AS asset, a.posted, a.held, a.version
+    FROM page p JOIN accounts a ON a.wallet_id = p.id JOIN assets s ON s.id = a.asset_id
+)
+SELECT p.code, p.status, p.name, p.metadata, p.created_at, asset,
+       COALESCE(posted, 0) AS posted, COALESCE(held, 0) AS held, COALESCE(queued, 0) AS queued,
+       COALESCE(version, 0) AS version
+FROM page p LEFT JOIN (balance FULL JOIN queued USING (wallet, asset)) AS account ON account.wallet = p.code
+ORDER BY p.code, asset
+"""
+_WALLET = text(_WALLETS.format(which="code = :code"))
+_WALLET_PAGE = text(_WALLETS.format(which="code > :after AND code NOT LIKE '@%' ORDER BY code LIMIT :limit"))
+
+
+async def wallet(connection: AsyncConnection, tenant_id: int, code: str, *, partition: int) -> Wallet | None:
+    """One wallet with its balances; `partition` is where its commands are drained (ledger.partitions)."""
+    which = {"tenant_id": tenant_id, "code": code, "partitions": [partition], "debits": list(DEBIT_TYPES)}
+    found = _wallets((await connection.execute(_WALLET, which)).mappings())
+    return found[0] if found else None
+
+
+async def wallets(
+    connection: AsyncConnection, tenant_id: int, *, after: str, limit: int, partitions: int
+) -> list[Wallet]:
+    """The next wallets by id, with their balances. `after`: the id of the last one seen, or empty."""
+    which = {"tenant_id": tenant_id, "after": after, "limit": limit, "debits": list(DEBIT_TYPES)}
+    rows = await connection.execute(_WALLET_PAGE, {**which, "partitions": list(range(partitions))})
+    return _wallets(rows.mappings())
+
+
+_WALLET_EXISTS = text("SELECT EXISTS (SELECT 1 FROM wallets WHERE tenant_id = :tenant_id AND code = :code)")
+
+
+async def wallet_exists(connection: AsyncConnection, tenant_id: int, code: str) -> bool:
+    return (await connection.execute(_WALLET_EXISTS, {"tenant_id": tenant_id, "code": code})).scalar_one()
+
+
+def _wallets(rows: Iterable[RowMapping]) -> list[Wallet]:
+    found: dict[str, Wallet] = {}
+    for row in rows:
+        shown = found.get(row["code"])
+        if shown is None:
+            shown = found[row["code"]] = Wallet(
+                row["code"], row["status"], row["name"], row["metadata"], row["created_at"], []
+            )
+        if row["asset"] is not None:
+            account = Account(row["asset"], row["posted"], row["held"], row["queued"], row["version"])
+            shown.accounts.append(account)
+    return list(found.values())
+
+
+# --- entries and transfers -----------------------------------------------------------------------------------------
+
+
+class Entry(Struct, frozen=True):
+    """One line of the journal. A system wallet's shard is not its balance: its `version` and `balance_after` are
+    those of the shard."""
+
+    account_id: int
+    wallet: str
+    shard: int
+    asset: str
+    amount: int  # signed
+    balance_after: int
+    version: int
+    at: datetime
+    seq: int
+    type: str
+    accepted_at: datetime
+    reference: str | None
+    metadata: dict[str, Any] | None
+
+    @property
+    def id(self) -> str:
+        """Made of names: no wallet id or asset code has a slash in it."""
+        shard = f"{self.shard}." if self.wallet.startswith("@") else ""
+        return f"{self.wallet}/{self.asset}/{shard}{self.version}"
+
+
+_ENTRY = """
+    e.account_id, w.code AS wallet, a.shard, s.code AS asset, e.amount, e.balance_after, e.version, e.at, e.seq,
+    c.type, c.accepted_at, c.reference, c.metadata
+"""
+# The newest of each account, below where the last page ended: every account's own order is read from its own key.
+_ENTRIES = text(f"""
+    SELECT {_ENTRY}
+    FROM wallets w JOIN accounts a ON a.wallet_id = w.id JOIN assets s ON s.id = a.asset_id
+    LEFT JOIN unnest(CAST(:account_ids AS bigint[]), CAST(:versions AS bigint[])) AS p (account_id, version)
+      ON p.account_id = a.id
+    CROSS JOIN LATERAL (
+        SELECT * FROM entries
+        WHERE account_id = a.id AND version < COALESCE(p.version, CASE WHEN :first THEN 9223372036854775807 END)
+        ORDER BY version DESC LIMIT :limit
+    ) e
+    CROSS JOIN LATERAL (SELECT * FROM commands WHERE seq = e.seq LIMIT 1) c
+    WHERE w.tenant_id = :tenant_id AND w.code = :code
+    ORDER BY e.account_id, e.version
+""")
+
+Position = Mapping[int, int]  # account id → the version above which its entries have been read
+
+
+async def entries(
+    connection: AsyncConnection, tenant_id: int, code: str, *, after: Position | None, limit: int
+) -> tuple[list[Entry], Position]:
+    """A wallet's entries, newest first, and where to go on (empty: nowhere). `after` None: from the newest.
+
+    Each account's entries come in the order of its versions; accounts are merged by time. What is written between two
+    pages is newer than both, so no page repeats or skips an entry.
+    """
+    which = {"tenant_id": tenant_id, "code": code, "first": after is None, "limit": limit + 1}
+    where = {"account_ids": list(after or {}), "versions": list((after or {}).values())}
+    rows = (await connection.execute(_ENTRIES, which | where)).mappings()
+    heads: dict[int, list[Entry]] = {}  # account id → its entries, the newest last
+    for row in rows:
+        heads.setdefault(row["account_id"], []).append(Entry(**row))
+    page: list[Entry] = []
+    position: dict[int, int] = {}
+    while heads and len(page) < limit:
+        newest = max(heads, key=lambda account_id: (heads[account_id][-1].at, heads[account_id][-1].seq))
+        entry = heads[newest].pop()
+        page.append(entry)
+        position[newest] = entry.version
+        if not heads[newest]:
+            del heads[newest], position[newest]
+    # An account that this page did not reach goes on from its newest entry.
+    position |= {account_id: left[-1].version + 1 for account_id, left in heads.items() if account_id not in position}
+    return page, position
+
+
+class Transfer(Struct, frozen=True):
+    seq: int
+    at: datetime
+    entries: list[Entry]
+
+
+_TRANSFER = text(f"""
+    SELECT t.at AS transferred_at, {_ENTRY}
+    FROM transfers t JOIN commands c ON c.seq = t.seq JOIN entries e ON e.seq = t.seq
+    JOIN accounts a ON a.id = e.account_id JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
+    WHERE t.tenant_id = :tenant_id AND t.seq = :seq
+    ORDER BY e.amount, e.account_id
+""")
+
+
+async def transfer(connection: AsyncConnection, tenant_id: int, public_id: str) -> Transfer | None:
+    """A transfer with all its entries, debits first, by the id that clients see."""
+    name = parse_id(Kind.TRANSFER, public_id)
+    if name is None:
+        return None
+    seq, at_ms = name
+    rows = (await connection.execute(_TRANSFER, {"tenant_id": tenant_id, "seq": seq})).mappings().all()
+    if not rows or unix_ms(rows[0]["transferred_at"]) != at_ms:
+        return None
+    lines = [Entry(**{name: value for name, value in row.items() if name != "transferred_at"}) for row in rows]
+    return Transfer(seq, rows[0]["transferred_at"], lines)
+
+
+# --- assets and supply ---------------------------------------------------------------------------------------------
+
+_ASSETS = text("""
+    SELECT code, name, scale, status, created_at FROM assets
+    WHERE tenant_id = :tenant_id AND code > :after ORDER BY code LIMIT :limit
+""")
+
+
+async def assets(connection: AsyncConnection, tenant_id: int, *, after: str, limit: int) -> list[Asset]:
+    """The next assets by code. `after`: the code of the last one seen, or empty."""
+    rows = await connection.execute(_ASSETS, {"tenant_id": tenant_id, "after": after, "limit": limit})
+    return [Asset(**row) for row in rows.mappings()]
+
+
+class Supply(Struct, frozen=True):
+    """Minor units. `issued`: topped up and given; `spent`: come back as revenue."""
+
+    asset: str
+    issued: int
+    spent: int
+
+    @property
+    def in_circulation(self) -> int:
+        return self.issued - self.spent
+
+
+_SUPPLY = text("""
+    SELECT s.code AS asset,
+           COALESCE(-sum(a.posted) FILTER (WHERE w.code = ANY(:sources)), 0) AS issued,
+           COALESCE(sum(a.posted) FILTER (WHERE w.code = :revenue), 0) AS spent
+    FROM (SELECT id, code FROM assets WHERE tenant_id = :tenant_id AND code > :after ORDER BY code LIMIT :limit) s
+    LEFT JOIN wallets w ON w.tenant_id = :tenant_id AND (w.code = ANY(:sources) OR w.code = :revenue)
+    LEFT JOIN accounts a ON a.wallet_id = w.id AND a.asset_id = s.id
+    GROUP BY s.code ORDER BY s.code
+""")
+
+
+async def supply(connection: AsyncConnection, tenant_id: int, *, after: str, limit: int) -> list[Supply]:
+    """What was issued and spent of each asset, from the system wallets: their shards, never the players' accounts."""
+    which = {"tenant_id": tenant_id, "after": after, "limit": limit}
+    rows = await connection.execute(_SUPPLY, {**which, "sources": [TREASURY, BONUS], "revenue": REVENUE})
+    return [Supply(row.asset, int(row.issued), int(row.spent)) for row in rows]
+
+
+# --- the service itself --------------------------------------------------------------------------------------------
+
+
+class Backlog(Struct, frozen=True):
+    pending: int
+    oldest_s: float  # age of the oldest pending command; 0 where none is
+
+
+_OLDEST = """
+    SELECT COALESCE(GREATEST(extract(epoch FROM clock_timestamp() - min(c.accepted_at)), 0), 0)
+    FROM partitions p
+    CROSS JOIN LATERAL (SELECT seq FROM pending WHERE partition = p.partition ORDER BY seq LIMIT 1) oldest
+    CROSS JOIN LATERAL (SELECT accepted_at FROM commands WHERE seq = oldest.seq LIMIT 1) c
+"""
+_BACKLOG = text(f"SELECT (SELECT count(*) FROM pending) AS pending, ({_OLDEST}) AS oldest_s")
+_READY = text(f"SELECT (SELECT max(version_num) FROM alembic_version) AS schema, ({_OLDEST}) AS oldest_s")
+
+
+async def backlog(connection: AsyncConnection) -> Backlog:
+    """How much waits. Counts every pending row: some 100 ms for a million of them."""
+    row = (await connection.execute(_BACKLOG)).one()
+    return Backlog(row.pending, float(row.oldest_s))
+
+
+async def schema_and_age(connection: AsyncConnection) -> tuple[str, float]:
+    """The revision that the database is at (empty: none), and the age in seconds of the oldest pending command."""
+    row = (await connection.execute(_READY)).one()
+    return row.schema or "", float(row.oldest_s)

@@ -3,7 +3,7 @@
 - SQLAlchemy Core for reads and for registers (wallets, assets, keys): composed queries, pooled connections;
 - psycopg itself for the two hot statement sequences, accepting and draining: pipelines and array parameters.
 
-Every session carries limits, so that nothing waits without end. They lie below Celery's time limits (runtime.celery_app).
+Every session carries limits, so that nothing waits without end. They lie below Celery's time limits.
 """
 
 from typing import Any
@@ -27,7 +27,10 @@ def sqlalchemy_url(url: str) -> URL:
 
 # A drain and an accept touch rows by key and nothing else: an index lookup per row, whatever the statistics say.
 # Without this, a plan made while the tables were empty scans them when they are large (seen: 219 ms for 1 ms).
-_BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
+_BY_KEY = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    " -c jit=off -c plan_cache_mode=force_generic_plan"
+)
 
 
 def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict[str, Any]:

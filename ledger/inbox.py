@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -131,11 +132,18 @@ class Claim:
     commands: list[Command]
 
 
+class Nothing(Enum):
+    """Why a claim came back with nothing locked."""
+
+    IDLE = "nothing is pending"
+    BUSY = "what is pending is held by other drains, which look again when they are done"
+
+
 _COMMAND_COLUMNS: LiteralString = (
     "clock_timestamp(), c.type, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, c.amount, c.expires_at, c.to_wallet"
 )
 _CLAIM: LiteralString = f"""
-SELECT {_COMMAND_COLUMNS}
+SELECT {_COMMAND_COLUMNS}, p.locked
 FROM claim_pending(%b::smallint[], %b::int, %b::int) AS p LEFT JOIN commands c USING (seq) ORDER BY c.seq
 """
 _LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
@@ -168,17 +176,20 @@ def overdue(connection: psycopg.Connection[Any], partitions: Sequence[int], *, a
     return bool(row and row[0])
 
 
-def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max_rows: int) -> Claim | None:
+def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max_rows: int) -> Claim | Nothing:
     """Take up to `max_rows` pending commands from those of `partitions` that no other drain holds.
 
-    None: nothing was found and nothing locked, so the drain may end. An empty claim: look again.
+    An empty claim: look again. Nothing: no lock was taken, so the drain may end.
     The commands leave the queue in the caller's transaction: its rollback puts them back.
     """
     with connection.cursor(binary=True) as cursor:
         rows = cursor.execute(_CLAIM, (list(partitions), max_rows, PARTITION_LOCKS)).fetchall()
     if not rows:
-        return None
-    return Claim(rows[0][0], [_command(row) for row in rows if row[1] is not None])
+        return Nothing.IDLE
+    commands = [_command(row) for row in rows if row[1] is not None]
+    if not commands and not any(row[-1] for row in rows):
+        return Nothing.BUSY
+    return Claim(rows[0][0], commands)
 
 
 def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) -> Claim | None:

@@ -17,7 +17,8 @@ from ledger.errors import BrokenInvariant, Code
 
 _TRANSFERS: LiteralString = """
 INSERT INTO transfers (seq, tenant_id, partition, at)
-SELECT seq, tenant_id, partition, %b FROM unnest(%b::bigint[], %b::int[], %b::smallint[]) AS t (seq, tenant_id, partition)
+SELECT seq, tenant_id, partition, %b
+FROM unnest(%b::bigint[], %b::int[], %b::smallint[]) AS t (seq, tenant_id, partition)
 """
 _ENTRIES: LiteralString = """
 INSERT INTO entries (account_id, version, seq, asset_id, amount, balance_after, at)

@@ -4,5 +4,5 @@ from zlib import crc32
 
 
 def partition_of(tenant_id: int, wallet: str, partitions: int) -> int:
-    """Stable across processes, machines and Python versions; `hash()` is none of these. `partitions` from the database."""
+    """Stable across processes and versions, as `hash()` is not. `partitions`: their number, from the database."""
     return crc32(f"{tenant_id}:{wallet}".encode()) % partitions

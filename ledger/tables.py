@@ -5,7 +5,7 @@ Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, a
 `pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
 
 Records carry no foreign keys: PostgreSQL checks them row by row, which would double the cost of a drain. The drain
-writes them from rows it has locked, and `bursar audit` holds them to it (docs/decisions/0006-no-foreign-keys-on-records.md).
+writes them from rows it has locked, and `bursar audit` holds them to it (docs/decisions/0006).
 """
 
 from sqlalchemy import (
@@ -142,7 +142,7 @@ commands = Table(
     Column("partition", SmallInteger, nullable=False),
     Column("type", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
-    Column("request_hash", LargeBinary, nullable=False),  # of the caller's request in canonical form, never of our state
+    Column("request_hash", LargeBinary, nullable=False),  # of the caller's request, never of our state
     Column("wallet", Text, nullable=False),
     Column("to_wallet", Text),
     Column("asset", Text, nullable=False),

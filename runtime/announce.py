@@ -23,7 +23,7 @@ def pack(seqs: Sequence[int]) -> bytes:
     return array("q", seqs).tobytes()
 
 
-def unpack(message: bytes) -> array[int]:
+def unpack(message: bytes) -> Sequence[int]:
     return array("q", message)
 
 

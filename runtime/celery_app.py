@@ -8,7 +8,7 @@ delivery guarantees that Redis could not give anyway.
 from typing import Any
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from runtime.settings import Settings
 

@@ -1,19 +1,21 @@
 """The doorbell: "this partition has work", from whoever accepted a command to whichever worker is free.
 
-A hint, never a promise. While one is waiting for a partition, ringing again is free: the flag in Redis (SET NX) says
-so, and the worker clears it before its last look. What gets lost, the workers' look-out finds.
+A hint, never a promise. While one is waiting for a partition, or a worker is serving it, ringing again is free: a
+flag in Redis says so, which the worker clears before its last look. What gets lost, the workers' look-out finds.
 
 Ringing must cost a request nothing, also when Redis is slow or gone. So it only notes the partition; one thread does
 the talking, and a ring that it cannot deliver is dropped.
 """
 
+import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis
 import structlog
 from celery import Celery
+from redis.client import Pipeline
 
 from runtime.celery_app import DRAIN_TASK, KEY_PREFIX, queue_name
 
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 FLAG_TTL_MS = 2_000  # a doorbell that nobody answered for this long is taken for lost; ringing again costs one message
 REDIS_TIMEOUT_S = 0.25  # a hint that takes longer than the look-out is no use
+
+BEAT_S = 0.005  # between two messages of one process: the worker who answers the first serves every partition it can
 QUIET_AFTER_FAILURE_S = 1.0  # how long Redis is left alone after it failed; meanwhile the look-out serves
 
 
@@ -28,7 +32,7 @@ def flag_key(partition: int) -> str:
     return f"{KEY_PREFIX}doorbell:{partition}"
 
 
-def redis_client(url: str) -> "redis.Redis[bytes]":
+def redis_client(url: str) -> redis.Redis:
     """A client whose every call ends within a fraction of a second."""
     return redis.Redis.from_url(
         url,
@@ -66,12 +70,21 @@ class Doorbell:
                     self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
                     self._thread.start()
 
+    def silence(self, partitions: Iterable[int]) -> None:
+        """A worker has come: while it serves these partitions, ringing for them is free."""
+        self._bounded(lambda pipeline: [pipeline.set(flag_key(p), b"1", px=FLAG_TTL_MS) for p in partitions])
+
     def clear(self, partitions: Iterable[int]) -> None:
         """Let the next ring through. Call before the last look: what comes after the look must ring again."""
+        self._bounded(lambda pipeline: pipeline.delete(*map(flag_key, partitions)))
+
+    def _bounded(self, add: Callable[[Pipeline], object]) -> None:
         if time.monotonic() < self._silent_until:
             return
         try:
-            self._redis.delete(*map(flag_key, partitions))
+            pipeline = self._redis.pipeline(transaction=False)
+            add(pipeline)
+            pipeline.execute()
         except redis.RedisError as error:
             self._failed(error)
 
@@ -84,17 +97,23 @@ class Doorbell:
             with self._lock:
                 wanted, self._wanted = self._wanted, set()
             try:
-                self._deliver(sorted(wanted))
+                self._deliver(wanted)
             except Exception as error:  # kombu raises what it pleases; a hint must never take its thread down
                 self._failed(error)
+            time.sleep(BEAT_S)
 
-    def _deliver(self, partitions: list[int]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for partition in partitions:
-            pipeline.set(flag_key(partition), b"1", nx=True, px=FLAG_TTL_MS)
-        for partition, first in zip(partitions, pipeline.execute(), strict=True):
-            if first:
-                self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
+    def _deliver(self, wanted: set[int]) -> None:
+        """Ring for one partition; the others keep until the next beat, when the worker who came serves them too."""
+        partitions = list(wanted)
+        flags = self._redis.mget(map(flag_key, partitions))
+        silent = [partition for partition, flag in zip(partitions, flags, strict=True) if flag is None]
+        if not silent:
+            return
+        partition = random.choice(silent)
+        if self._redis.set(flag_key(partition), b"1", nx=True, px=FLAG_TTL_MS):
+            self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
+        if len(silent) > 1:
+            self.ring_all(other for other in silent if other != partition)
 
     def _failed(self, error: Exception) -> None:
         self._silent_until = time.monotonic() + QUIET_AFTER_FAILURE_S

@@ -1,1 +1,1 @@
-"""The workers: Celery brings the doorbells, the drains apply commands, the look-out finds what no doorbell announced."""
+"""The workers: Celery brings the doorbells, drains apply commands, the look-out finds what no doorbell announced."""

@@ -1,5 +1,6 @@
 """The Celery worker: its one task, and what each of its processes sets up after the fork."""
 
+import logging
 import os
 import threading
 from typing import Any
@@ -25,7 +26,7 @@ _drainer: Drainer | None = None
 _draining = threading.Lock()
 
 
-@celery.task(name=DRAIN_TASK, bind=True)
+@celery.task(name=DRAIN_TASK, bind=True)  # pyright: ignore[reportUntypedFunctionDecorator]
 def drain(self: Task[Any, Any], partition: int) -> None:
     """Answer a doorbell. Which partition rang does not matter: the run serves the one that has waited longest first."""
     assert _drainer is not None
@@ -46,3 +47,5 @@ def start(**_: Any) -> None:
 @signals.setup_logging.connect
 def logs(**_: Any) -> None:
     log.configure(settings())
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):  # two lines a doorbell; Flower shows the same
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
 """Running drains until nothing is left: transactions, retries, and what to do with a command that breaks them.
 
-    run ──► one drain: claim → lock → decide → write → commit      (ledger.inbox, ledger.drain)
-     ▲          │ announce the outcomes
-     └──────────┘ until a look finds nothing; the doorbell is cleared before the last look
+run ──► one drain: claim → lock → decide → write → commit      (ledger.inbox, ledger.drain)
+ ▲          │ announce the outcomes
+ └──────────┘ until a look finds nothing; the doorbell is cleared before the last look
 """
 
 import time
@@ -16,6 +16,7 @@ import structlog
 from ledger import db, drain, inbox, journal
 from ledger.commands import Command
 from ledger.errors import BooksMoved
+from ledger.inbox import Nothing
 from runtime.announce import Announcer
 from runtime.doorbell import Doorbell
 
@@ -27,6 +28,10 @@ DRAIN_MAX = 500
 # One run serves for at most this long, then rings for what is left: other queues get their turn, a shutdown is not
 # kept waiting, and an operator sees tasks come and go in Flower.
 RUN_MAX_S = 1.0
+# While commands keep coming, a run stays and lets this much time pass between drains: larger batches cost less per
+# command, and the doorbell stays quiet. Below BUSY_MIN commands a drain, latency matters more.
+GATHER_S = 0.010
+BUSY_MIN = 8
 # Drains that a command may break before it is quarantined: one for bad luck, one to be sure, one for the log.
 ATTEMPTS_MAX = 3
 
@@ -52,19 +57,26 @@ class Drainer:
         """
         done = 0
         started = time.monotonic()
-        cleared = False
+        on_duty = True
         try:
+            self._doorbell.silence(self.partitions)
             while time.monotonic() - started < RUN_MAX_S:
                 seqs = self._drain_once(task_id)
-                if seqs:
+                if seqs is Nothing.BUSY:
+                    return done  # whoever holds the rest looks again, and lets the doorbell ring again
+                if seqs is Nothing.IDLE:
+                    if not on_duty:
+                        return done
+                else:
                     done += len(seqs)
                     self._announcer.announce(seqs)
-                    cleared = False
-                elif seqs is None and cleared:
-                    return done
-                if not seqs or len(seqs) < 8:  # little to do: most likely the next look is the last
-                    self._doorbell.clear(self.partitions)
-                    cleared = True
+                    if len(seqs) >= BUSY_MIN:
+                        if len(seqs) < DRAIN_MAX:
+                            time.sleep(GATHER_S)
+                        continue
+                # Little to do: most likely the next look is the last. What comes after it must ring.
+                self._doorbell.clear(self.partitions)
+                on_duty = False
             self._doorbell.clear(self.partitions)
             self._doorbell.ring_all(self.partitions)
         except _FAULTS as fault:
@@ -89,22 +101,22 @@ class Drainer:
             self._connection = db.connect(self._database_url, application="bursar-worker")
         return self._connection
 
-    def _drain_once(self, task_id: UUID | None) -> list[int] | None:
-        """One batch, whole or not at all. None: nothing to do here that no other drain is doing."""
+    def _drain_once(self, task_id: UUID | None) -> list[int] | Nothing:
+        """One batch, whole or not at all; the seqs that got their outcome."""
         connection = self._connected()
         claim = None
         try:
             with connection.transaction():
                 claim = inbox.claim(connection, self.partitions, max_rows=DRAIN_MAX)
-                if claim is None:
-                    return None
+                if isinstance(claim, Nothing):
+                    return claim
                 return drain.apply(connection, claim, task_id=task_id) if claim.commands else []
         except BooksMoved:
             return []
         except _FAULTS:
             raise
         except Exception:
-            if claim is None:
+            if claim is None or isinstance(claim, Nothing):
                 raise
             log.exception("drain.broken", commands=len(claim.commands), hint="looking for the command that broke it")
             return self._isolate(claim.commands, task_id)
@@ -127,7 +139,7 @@ class Drainer:
             return self._blame(commands[0], error, task_id)
 
     def _blame(self, command: Command, error: Exception, task_id: UUID | None) -> list[int]:
-        """This command alone breaks its drain. Count it, in a transaction of its own; after ATTEMPTS_MAX, quarantine."""
+        """This command alone breaks its drain: count it, in its own transaction; after ATTEMPTS_MAX, quarantine."""
         connection = self._connected()
         with connection.transaction():
             attempts = inbox.count_attempt(connection, command.seq)

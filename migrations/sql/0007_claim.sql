@@ -6,10 +6,11 @@
 -- after the lock, cannot see a row that the lock's last holder has drained.
 -- The rows are deleted, not marked: the outcome is written in the same transaction, and a rollback restores them.
 --
--- A partition locked in vain (another drain emptied it between the look and the lock) is reported with a NULL seq:
--- the caller looks again, for a doorbell may have been turned away meanwhile.
+-- No rows: nothing is pending. A row with a NULL seq: something is, and either another drain holds it (`locked` false)
+-- and will look again after, or it was locked here in vain, emptied between the look and the lock (`locked` true),
+-- so that this caller must look again: a doorbell may have been turned away meanwhile.
 CREATE FUNCTION claim_pending(serve smallint[], max_rows integer, lock_space integer)
-RETURNS TABLE (seq bigint) LANGUAGE plpgsql ROWS 500 AS $$
+RETURNS TABLE (seq bigint, locked boolean) LANGUAGE plpgsql ROWS 500 AS $$
 DECLARE
     candidate smallint;
     wanted integer := max_rows;
@@ -20,16 +21,19 @@ BEGIN
         CROSS JOIN LATERAL (SELECT q.seq FROM pending q WHERE q.partition = p ORDER BY q.seq LIMIT 1) AS oldest
         ORDER BY oldest.seq
     LOOP
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(lock_space, candidate);
+        IF NOT pg_try_advisory_xact_lock(lock_space, candidate) THEN
+            RETURN QUERY SELECT NULL::bigint, false;
+            CONTINUE;
+        END IF;
         RETURN QUERY
             DELETE FROM pending d
             WHERE d.partition = candidate
               AND d.seq = ANY (ARRAY(SELECT q.seq FROM pending q WHERE q.partition = candidate
                                      ORDER BY q.seq LIMIT wanted))
-            RETURNING d.seq;
+            RETURNING d.seq, true;
         GET DIAGNOSTICS got = ROW_COUNT;
         IF got = 0 THEN
-            RETURN QUERY SELECT NULL::bigint;
+            RETURN QUERY SELECT NULL::bigint, true;
         END IF;
         wanted := wanted - got;
         EXIT WHEN wanted <= 0;

@@ -121,7 +121,7 @@ class Watch:
     def require_life(self) -> None:
         """Raise LocalError if it died so often that a start of the whole stack is no use."""
         if self.deaths >= CRASH_LOOP:
-            raise LocalError(f"{self.name} does not stay alive, and nothing works without it.")
+            raise LocalError(f"{self.name} does not stay alive, so the start ends here; {self.log} may say why.")
 
     def words(self) -> str:
         """The last lines of its log, indented."""

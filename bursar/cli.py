@@ -1,8 +1,11 @@
 """The command line. Each process of Bursar is one command; heavy imports wait until a command needs them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bursar.bench.command import bench
 
 app = typer.Typer(
     name="bursar",
@@ -53,9 +56,48 @@ def migrate(
 @app.command()
 def seed(
     url: Annotated[str, typer.Option(envvar="BURSAR_URL", help="The running api.")] = "http://127.0.0.1:8000",
-    key: Annotated[str, typer.Option(envvar="BURSAR_API_KEY", help="A key with all scopes.")] = ...,  # type: ignore[assignment]
+    *,
+    key: Annotated[str, typer.Option(envvar="BURSAR_API_KEY", help="A key with all scopes.")],
 ) -> None:
     """Put in the demo data: three assets, three players, by real commands. Safe to run again."""
     from bursar.seed import seed as run
 
     run(url=url, key=key)
+
+
+@app.command()
+def flower(
+    basic_auth: Annotated[str, typer.Option(envvar="BURSAR_FLOWER_BASIC_AUTH", help="user:password to ask for.")],
+    host: Annotated[str, typer.Option(envvar="BURSAR_FLOWER_HOST", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="BURSAR_FLOWER_PORT", help="Flower's port.")] = 5555,
+) -> None:
+    """Show workers and doorbells in Flower, read-only and behind a password."""
+    from bursar.local.errors import LocalError
+    from bursar.local.flower import run_flower
+
+    try:
+        run_flower(host=host, port=port, basic_auth=basic_auth)
+    except LocalError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def run(
+    home: Annotated[Path, typer.Option(envvar="BURSAR_HOME", help="Where data and logs live.")] = Path(".bursar"),
+    host: Annotated[str, typer.Option(envvar="BURSAR_HOST", help="Where the api listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="BURSAR_PORT", help="The api's port.")] = 8000,
+    database_url: Annotated[
+        str, typer.Option(envvar="BURSAR_DATABASE_URL", help="Use this PostgreSQL instead of one of our own.")
+    ] = "",
+    redis_url: Annotated[
+        str, typer.Option(envvar="BURSAR_REDIS_URL", help="Use this Redis instead of one of our own.")
+    ] = "",
+) -> None:
+    """Run the whole service on this machine, databases included, until Ctrl-C. What `make run` does."""
+    from bursar.local.stack import run_local
+
+    raise typer.Exit(run_local(home=home, host=host, port=port, database_url=database_url, redis_url=redis_url))
+
+
+app.command("bench")(bench)

@@ -9,9 +9,11 @@ from urllib.parse import urlencode
 import msgspec
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from api.problems import Problem
+from ledger.names import NAME_MAX, NAME_PATTERN
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200  # rows of one page: a few milliseconds and some 100 KB
@@ -19,12 +21,17 @@ CURSOR_MAX = 8_192  # a cursor over the entries of a wallet with 200 assets has 
 
 T = TypeVar("T")
 
+# What a cursor may hold. Clients are told not to look inside or to make their own; some will.
+_name_decoder = msgspec.msgpack.Decoder(Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=NAME_MAX)])
+_Bigint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_position_decoder = msgspec.msgpack.Decoder(dict[_Bigint, _Bigint])
+
 
 def _limit(value: object) -> object:
     """Digits and nothing else. What is too large is the largest page; no number is too long to be too large."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit()):
-            raise ValueError("must be a whole number, 1 or more")
+            raise PydanticCustomError("invalid", "must be a whole number, 1 or more")
         return min(int(value[:6]), LIMIT_MAX) if len(value) <= 6 else LIMIT_MAX
     return value
 
@@ -43,13 +50,22 @@ class Page(BaseModel):
         str, Field(max_length=CURSOR_MAX, description="`next_cursor` of the page before. Empty: the first page.")
     ] = ""
 
-    def after(self, kind: type[T]) -> T | None:
-        """What `page` put into the cursor; None for the first page. Raises Problem, 400, for any other string."""
+    @property
+    def after_name(self) -> str:
+        """The last name of the page before; empty for the first page. Raises Problem, 400 invalid_cursor."""
+        return self._decoded(_name_decoder) or ""
+
+    @property
+    def after_position(self) -> dict[int, int] | None:
+        """Where each account was left; None for the first page. Raises Problem, 400 invalid_cursor."""
+        return self._decoded(_position_decoder)
+
+    def _decoded(self, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
         if not self.cursor:
             return None
         try:
             padded = self.cursor.encode("ascii") + b"=" * (-len(self.cursor) % 4)
-            return msgspec.msgpack.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+            return decoder.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
         except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
             raise Problem("invalid_cursor") from None
 

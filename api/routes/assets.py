@@ -46,9 +46,8 @@ _patch_asset = msgspec.json.Decoder(PatchAsset)
 @router.get("", response_model=schemas.AssetList, responses=problems("invalid_cursor"))
 async def list_assets(request: Request, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
     """The assets, by code."""
-    after = asked.after(str) or ""
     async with autocommit(request) as connection:
-        found = await reads.assets(connection, principal.tenant_id, after=after, limit=asked.limit + 1)
+        found = await reads.assets(connection, principal.tenant_id, after=asked.after_name, limit=asked.limit + 1)
     shown = [_show(asset) for asset in found[: asked.limit]]
     return page(request, asked, shown, shown[-1]["code"] if len(found) > asked.limit else None)
 

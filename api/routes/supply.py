@@ -23,9 +23,8 @@ async def list_supply(
     asked: Annotated[Page, Query()],
 ) -> Response:
     """Of every asset, by code."""
-    after = asked.after(str) or ""
     async with autocommit(request) as connection:
-        found = await reads.supply(connection, principal.tenant_id, after=after, limit=asked.limit + 1)
+        found = await reads.supply(connection, principal.tenant_id, after=asked.after_name, limit=asked.limit + 1)
     shown = [
         {
             "object": "supply",

@@ -44,12 +44,11 @@ _put_wallet = msgspec.json.Decoder(PutWallet)
 @router.get("", response_model=schemas.WalletList, responses=problems("invalid_cursor"))
 async def list_wallets(request: Request, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
     """The players' wallets, by id. The system's own are not among them."""
-    after = asked.after(str) or ""
     async with autocommit(request) as connection:
         found = await reads.wallets(
             connection,
             principal.tenant_id,
-            after=after,
+            after=asked.after_name,
             limit=asked.limit + 1,
             partitions=request.app.state.partitions,
         )
@@ -118,11 +117,12 @@ async def _set_status(request: Request, principal: Principal, id: str, status: r
 async def list_entries(request: Request, id: str, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
     """What moved this wallet's balances, newest first. No page repeats or skips an entry, whatever is written
     meanwhile."""
-    after = asked.after(dict[int, int])
     async with autocommit(request) as connection:
         if not _is_wallet_id(id) or not await reads.wallet_exists(connection, principal.tenant_id, id):
             raise Problem("wallet_not_found")
-        found, position = await reads.entries(connection, principal.tenant_id, id, after=after, limit=asked.limit)
+        found, position = await reads.entries(
+            connection, principal.tenant_id, id, after=asked.after_position, limit=asked.limit
+        )
     return page(request, asked, [show_entry(entry) for entry in found], position or None)
 
 

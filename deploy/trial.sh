@@ -25,13 +25,13 @@ readonly SPENDS=200      # posted around the kill
 say() { printf '%4d s  %s\n' "$SECONDS" "$*" >&3; }
 fail() { say "FAILED: $*" && exit 1; }
 
-# wait_for <seconds> <what> <command …>: try twice a second, fail with a sentence when the time is over.
+# wait_for <seconds> <what> <command …>: try once a second, fail with a sentence when the time is over.
 wait_for() {
-    local seconds=$1 what=$2 try
+    local seconds=$1 what=$2 until=$((SECONDS + $1))
     shift 2
-    for ((try = 0; try < seconds * 2; try++)); do
+    while ((SECONDS < until)); do
         "$@" >/dev/null 2>&1 && return
-        sleep 0.5
+        sleep 1
     done
     say "waited $seconds s for $what" && return 1
 }
@@ -41,7 +41,11 @@ compose() {
         --env-file "$work/env" "$@"
 }
 bursar() { compose exec -T api bursar "$@"; }
-container() { compose ps -q "$1"; }
+# Not by `docker-compose ps`, which takes a second of processor time.
+container() {
+    docker ps --all --quiet --filter "label=com.docker.compose.project=$project" \
+        --filter "label=com.docker.compose.service=$1"
+}
 state() { docker inspect --format "$2" "$(container "$1")"; }
 # The value at a path of the JSON on standard input: `json outcome code`, `json data 0 id`.
 json() {
@@ -59,7 +63,7 @@ finish() {
     local status=$?
     trap - EXIT INT TERM
     if [ "$status" -ne 0 ]; then
-        say "It did not hold. The last that was logged:"
+        say "It did not hold. The last that was logged:"  # also where `set -e` ended it: no step hides its failure
         { tail -n 30 "$log" && compose ps && compose logs --no-color --tail 30; } >&3 2>&1 || true
     fi
     say "Cleaning up"
@@ -152,7 +156,7 @@ stop_gently() {
     compose stop api worker flower >>"$log" 2>&1
     [ $((SECONDS - started)) -lt "$STOP_S" ] || fail "stopping took $((SECONDS - started)) s"
     for service in api worker flower; do
-        code=$(docker inspect --format '{{.State.ExitCode}}' "$(compose ps -aq "$service")")
+        code=$(state "$service" '{{.State.ExitCode}}')
         [ "$code" -eq 0 ] || [ "$code" -eq 143 ] || fail "$service ended with $code when asked to stop"
     done
 }
@@ -163,12 +167,12 @@ stop_gently() {
 trap finish EXIT INT TERM
 
 say "Logging to $log"
-install_packages || fail "the packages could not be installed"
-start_engine || fail "the engine did not start"
-import_base || fail "no base image"
+install_packages
+start_engine
+import_base
 say "Building the images"
 write_environment
-build_images || fail "an image could not be built"
+build_images
 
 say "Starting postgres, redis, migrate, api, worker, flower"
 up

@@ -8,7 +8,7 @@ engine_pid=
 
 install_packages() {
     local missing=() package
-    for package in docker.io docker-compose debootstrap iptables curl; do
+    for package in docker.io docker-compose debootstrap iptables iproute2 curl; do
         dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q ' installed' || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
@@ -47,7 +47,7 @@ start_engine() {
     docker info >/dev/null 2>&1 && return
     say "Starting a Docker engine of its own"
     export DOCKER_HOST=unix://$work/docker.sock
-    sysctl -n net.ipv4.ip_forward >"$work/ip_forward"
+    cat /proc/sys/net/ipv4/ip_forward >"$work/ip_forward"
     { iptables-save -t filter && iptables-save -t nat; } >"$work/iptables"
     # No bridge of its own: Compose makes one for its network and takes it away again.
     dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
@@ -71,10 +71,11 @@ pip_configuration() {
 }
 
 build_images() {
-    local context=$here/trial
+    local context=$here/trial part
     pip_configuration >"$work/pip.conf"
     for part in postgres redis; do
-        docker build --quiet --build-arg "BASE=$project-base" -f "$context/$part.Dockerfile" -t "$project-$part" "$context"
+        docker build --quiet --network host --build-arg "BASE=$project-base" \
+            -f "$context/$part.Dockerfile" -t "$project-$part" "$context"
     done
     nice docker build --network host --build-arg "PYTHON_IMAGE=$project-base" --secret "id=pip.conf,src=$work/pip.conf" \
         -f "$here/Dockerfile" -t "$project" "$repository"
@@ -92,7 +93,7 @@ stop_engine() {
     wait_for "$ENGINE_STOP_S" "the engine to stop" gone "$engine_pid" || kill -9 "$engine_pid"
     awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount --lazy
     iptables-restore <"$work/iptables"
-    sysctl -q -w "net.ipv4.ip_forward=$(cat "$work/ip_forward")"
+    cat "$work/ip_forward" >/proc/sys/net/ipv4/ip_forward
 }
 
 gone() { ! kill -0 "$1" 2>/dev/null; }

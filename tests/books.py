@@ -1,0 +1,369 @@
+"""A bank to test with: a tenant of its own in a real database, and verbs that read like the specification.
+
+    bank.top_up("alice", 100)
+    assert bank.spend("alice", 30).code == "applied"
+    assert bank.available("alice") == 70
+    bank.assert_books_balance()
+
+`top_up`, `spend` … accept one command and drain it. `order` and `accept` stop before the drain; `drain` does the rest.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count, islice
+from typing import Any, LiteralString, TypeGuard, TypeVar
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ledger import db, drain, inbox, registers
+from ledger.commands import Command
+from ledger.errors import BooksMoved
+from ledger.inbox import Accepted, Claim, NewCommand, Nothing
+from ledger.partitions import partition_of
+
+PARTITIONS = 8
+ALL = tuple(range(PARTITIONS))
+GOLD = "gold"
+
+Answer = TypeVar("Answer")
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    seq: int
+    status: str
+    code: str
+    detail: str | None
+    accounts: list[dict[str, Any]] | None
+    at: datetime
+    task_id: UUID | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    seq: int
+    amount: int
+    balance_after: int
+    version: int
+
+
+class Bank:
+    """One tenant with an asset, `gold`, and one client. Close it: it holds connections."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.sql = psycopg.connect(url, autocommit=True)  # the eye and the hand at psql
+        self.drains = db.connect(url, application="test-drain")
+        self._loop = asyncio.Runner()
+        self._intake = self._loop.run(db.connect_async(url, application="test-intake"))
+        self._registers = db.async_engine(url, application="test-registers")
+        self.tenant: int = self.one("INSERT INTO tenants (code) VALUES (%s) RETURNING id", f"game-{next(_numbers)}")
+        self.client = self.new_client()
+        self.open_asset(GOLD)
+
+    def close(self) -> None:
+        self._loop.run(self._intake.close())
+        self._loop.run(self._registers.dispose())
+        self._loop.close()
+        self.drains.close()
+        self.sql.close()
+
+    # --- asking and telling PostgreSQL ---------------------------------------------------------------------------
+
+    def rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        return self.sql.execute(query, values or None).fetchall()
+
+    def one(self, query: LiteralString, *values: object) -> Any:
+        """The one value of the one row."""
+        ((value,),) = self.rows(query, *values)
+        return value
+
+    def do(self, statement: LiteralString, *values: object) -> None:
+        self.sql.execute(statement, values or None)
+
+    # --- registers -----------------------------------------------------------------------------------------------
+
+    def new_client(self) -> int:
+        insert = "INSERT INTO clients (tenant_id, name) VALUES (%s, %s) RETURNING id"
+        return self.one(insert, self.tenant, f"client {next(_numbers)}")
+
+    def open_asset(self, code: str) -> None:
+        self._register(lambda to: registers.create_asset(to, self.tenant, code=code, name=code, scale=0))
+
+    def freeze_asset(self, code: str = GOLD) -> None:
+        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "frozen"))
+
+    def unfreeze_asset(self, code: str = GOLD) -> None:
+        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "active"))
+
+    def open_wallet(self, wallet: str) -> None:
+        self._register(lambda to: registers.put_wallet(to, self.tenant, wallet, name=None, metadata="{}"))
+
+    def freeze(self, wallet: str) -> None:
+        self._register(lambda to: registers.set_wallet_status(to, self.tenant, wallet, "frozen"))
+
+    def unfreeze(self, wallet: str) -> None:
+        self._register(lambda to: registers.set_wallet_status(to, self.tenant, wallet, "active"))
+
+    def close_wallet(self, wallet: str) -> None:
+        self.do("UPDATE wallets SET status = 'closed' WHERE tenant_id = %s AND code = %s", self.tenant, wallet)
+
+    def _register(self, change: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+        async def changed() -> Answer:
+            async with self._registers.begin() as connection:
+                return await change(connection)
+
+        return self._loop.run(changed())
+
+    # --- giving commands -----------------------------------------------------------------------------------------
+
+    def new(self, kind: str, wallet: str, amount: int, /, **more: Any) -> NewCommand:
+        """A command that nobody has sent yet. `more`: fields of NewCommand, or `key`."""
+        fields: dict[str, Any] = {
+            "tenant_id": self.tenant,
+            "client_id": self.client,
+            "partition": self.partition(wallet),
+            "type": kind,
+            "idempotency_key": more.pop("key", None) or f"key-{next(_numbers)}",
+            "request_hash": b"hash of the request",
+            "wallet": wallet,
+            "to_wallet": None,
+            "asset": GOLD,
+            "amount": amount,
+            "reference": None,
+            "metadata": None,
+            "expires_at": None,
+        }
+        return NewCommand(**(fields | more))
+
+    def accept(self, batch: Sequence[NewCommand]) -> list[Accepted]:
+        return self._loop.run(inbox.accept(self._intake, batch))
+
+    def order(self, kind: str, wallet: str, amount: int, /, **more: Any) -> int:
+        """Accept one command and leave it pending; its seq."""
+        return self.accept([self.new(kind, wallet, amount, **more)])[0].seq
+
+    def conjure(self, wallet: str) -> int:
+        """A poison command, which no client can have sent: a type that nobody knows, put in by hand."""
+        return self.order("conjure", wallet, 1)
+
+    def top_up(self, wallet: str, amount: int, /, **more: Any) -> Outcome:
+        return self._now("top_up", wallet, amount, **more)
+
+    def bonus(self, wallet: str, amount: int, /, **more: Any) -> Outcome:
+        return self._now("bonus", wallet, amount, **more)
+
+    def spend(self, wallet: str, amount: int, /, **more: Any) -> Outcome:
+        return self._now("spend", wallet, amount, **more)
+
+    def transfer(self, wallet: str, to_wallet: str, amount: int, /, **more: Any) -> Outcome:
+        return self._now("transfer", wallet, amount, to_wallet=to_wallet, **more)
+
+    def _now(self, kind: str, wallet: str, amount: int, **more: Any) -> Outcome:
+        seq = self.order(kind, wallet, amount, **more)
+        self.drain()
+        return self.outcome(seq)
+
+    # --- draining ------------------------------------------------------------------------------------------------
+
+    def drain(self, partitions: Sequence[int] = ALL, *, max_rows: int = 500, task_id: UUID | None = None) -> list[int]:
+        """One drain, committed; the seqs that it gave an outcome. A batch whose books moved is drained again."""
+        while True:
+            try:
+                with self.drains.transaction():
+                    claim = inbox.claim(self.drains, partitions, max_rows=max_rows)
+                    return drain.apply(self.drains, claim, task_id=task_id) if _has_work(claim) else []
+            except BooksMoved:
+                continue
+
+    def another_drain(self) -> "Drain":
+        """A second worker's connection, to hold a drain open at any point."""
+        return Drain(self.url)
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def partition(self, wallet: str) -> int:
+        return partition_of(self.tenant, wallet, PARTITIONS)
+
+    def wallets_in(self, partition: int, number: int) -> list[str]:
+        """The names of some wallets that belong to this partition."""
+        return list(islice((name for name in map("w{}".format, count(1)) if self.partition(name) == partition), number))
+
+    def wallet_in(self, partition: int) -> str:
+        return self.wallets_in(partition, 1)[0]
+
+    def outcome(self, seq: int) -> Outcome:
+        """Its outcome; fails where it has none, or two."""
+        query = "SELECT seq, status, code, detail, accounts, at, task_id FROM outcomes WHERE seq = %s"
+        (row,) = self.rows(query, seq)
+        return Outcome(*row)
+
+    def codes(self, seqs: Iterable[int]) -> list[str]:
+        return [self.outcome(seq).code for seq in seqs]
+
+    def pending(self) -> list[int]:
+        """The seqs of this tenant's pending commands, in order."""
+        query = "SELECT p.seq FROM pending p JOIN commands c USING (seq) WHERE c.tenant_id = %s ORDER BY 1"
+        return [seq for (seq,) in self.rows(query, self.tenant)]
+
+    def attempts(self, seq: int) -> int:
+        """Drains that this pending command broke."""
+        return self.one("SELECT attempts FROM pending WHERE seq = %s", seq)
+
+    def account(self, wallet: str, asset: str = GOLD, *, shard: int = 0) -> dict[str, int] | None:
+        """posted, held and version of one account; None: it was never opened."""
+        query = """
+            SELECT a.posted, a.held, a.version FROM accounts a
+            JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
+            WHERE w.tenant_id = %s AND w.code = %s AND s.code = %s AND a.shard = %s
+        """
+        found = self.rows(query, self.tenant, wallet, asset, shard)
+        return dict(zip(("posted", "held", "version"), found[0], strict=True)) if found else None
+
+    def available(self, wallet: str, asset: str = GOLD) -> int:
+        found = self.account(wallet, asset)
+        return found["posted"] - found["held"] if found else 0
+
+    def system(self, wallet: str, asset: str = GOLD) -> int:
+        """A system wallet's balance: the sum of its shards."""
+        return sum((self.account(wallet, asset, shard=p) or {"posted": 0})["posted"] for p in ALL)
+
+    def entries(self, wallet: str, asset: str = GOLD, *, shard: int = 0) -> list[Entry]:
+        """One account's entries, in order."""
+        query = """
+            SELECT e.seq, e.amount, e.balance_after, e.version FROM entries e
+            JOIN accounts a ON a.id = e.account_id
+            JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
+            WHERE w.tenant_id = %s AND w.code = %s AND s.code = %s AND a.shard = %s ORDER BY e.version
+        """
+        return [Entry(*row) for row in self.rows(query, self.tenant, wallet, asset, shard)]
+
+    def in_seconds(self, seconds: float) -> datetime:
+        """A time on the database's clock."""
+        return self.one("SELECT clock_timestamp()") + timedelta(seconds=seconds)
+
+    def assert_books_balance(self, *, in_order: bool = True) -> None:
+        """The invariants of the ledger hold for this tenant. Written without the audit, to hold the audit to it too."""
+        for promise, query in INVARIANTS.items():
+            if promise == PAID_IN_ORDER and not in_order:
+                continue
+            broken = self.rows(query, self.tenant)
+            assert not broken, f"broken: {promise}: {broken[:5]}"
+
+    def assert_settled(self) -> None:
+        """The books balance and no command waits."""
+        assert self.pending() == []
+        self.assert_books_balance()
+
+
+def _has_work(claim: Claim | Nothing) -> TypeGuard[Claim]:
+    return isinstance(claim, Claim) and bool(claim.commands)
+
+
+class Drain:
+    """A drain in slow motion, on a connection of its own: claim, apply and commit when the test says so."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = db.connect(url, application="test-second-drain")
+        self.claimed: Claim | Nothing | None = None
+
+    def __enter__(self) -> "Drain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()  # rolls back what was not committed
+
+    def claim(self, partitions: Sequence[int] = ALL, *, max_rows: int = 500) -> list[int]:
+        self.claimed = inbox.claim(self.connection, partitions, max_rows=max_rows)
+        return [command.seq for command in self.commands] if isinstance(self.claimed, Claim) else []
+
+    @property
+    def commands(self) -> list[Command]:
+        """What was claimed; fails where nothing was."""
+        assert isinstance(self.claimed, Claim)
+        return self.claimed.commands
+
+    def apply(self) -> list[int]:
+        assert isinstance(self.claimed, Claim)
+        return drain.apply(self.connection, self.claimed, task_id=None)
+
+    def commit(self) -> None:
+        self.connection.commit()
+
+    def apply_and_commit(self) -> None:
+        self.apply()
+        self.commit()
+
+    def rollback(self) -> None:
+        self.connection.rollback()
+
+
+PAID_IN_ORDER = "what a wallet was told to pay, it paid in acceptance order"
+INVARIANTS: dict[str, LiteralString] = {
+    "a transfer sums to zero per asset": """
+        SELECT e.seq, e.asset_id, sum(e.amount) FROM entries e JOIN commands c USING (seq)
+        WHERE c.tenant_id = %s GROUP BY 1, 2 HAVING sum(e.amount) <> 0
+    """,
+    "an account is the sum of its entries, its versions count them, its last balance stands in the last one": """
+        SELECT w.code, a.posted, a.version, e.total, e.n, e.last_version, e.last_balance
+        FROM accounts a JOIN wallets w ON w.id = a.wallet_id
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(sum(amount), 0) AS total, count(*) AS n, COALESCE(max(version), 0) AS last_version,
+                   COALESCE((array_agg(balance_after ORDER BY version DESC))[1], 0) AS last_balance
+            FROM entries WHERE account_id = a.id
+        ) e
+        WHERE w.tenant_id = %s AND (a.posted, a.posted, a.version, a.version)
+            IS DISTINCT FROM (e.total::bigint, e.last_balance, e.n, e.last_version)
+    """,
+    "each entry's balance is the one before plus its amount, and none of a player's is below zero": """
+        SELECT * FROM (
+            SELECT w.code, e.version, e.balance_after, a.allow_negative,
+                   sum(e.amount) OVER (PARTITION BY e.account_id ORDER BY e.version) AS expected
+            FROM entries e JOIN accounts a ON a.id = e.account_id JOIN wallets w ON w.id = a.wallet_id
+            WHERE w.tenant_id = %s
+        ) e WHERE balance_after <> expected OR (balance_after < 0 AND NOT allow_negative)
+    """,
+    "a command is pending or has its outcome, never both, never neither": """
+        SELECT c.seq, p.seq, o.seq FROM commands c LEFT JOIN pending p USING (seq) LEFT JOIN outcomes o USING (seq)
+        WHERE c.tenant_id = %s AND (p.seq IS NULL) = (o.seq IS NULL)
+    """,
+    "an applied command has its transfer with two entries of its amount, any other has none": """
+        SELECT c.seq, o.status, t.seq, e.amounts FROM commands c LEFT JOIN outcomes o USING (seq)
+        LEFT JOIN transfers t USING (seq)
+        CROSS JOIN LATERAL (SELECT array_agg(amount ORDER BY amount) AS amounts FROM entries WHERE seq = c.seq) e
+        WHERE c.tenant_id = %s AND ((t.seq IS NOT NULL), e.amounts) IS DISTINCT FROM CASE o.status
+            WHEN 'applied' THEN (true, ARRAY[-c.amount, c.amount]) ELSE (false, NULL::bigint[]) END
+    """,
+    PAID_IN_ORDER: """
+        SELECT * FROM (
+            SELECT w.code, e.seq, lag(e.seq) OVER (PARTITION BY e.account_id ORDER BY e.version) AS before
+            FROM entries e JOIN commands c USING (seq)
+            JOIN wallets w ON w.tenant_id = c.tenant_id AND w.code = c.wallet
+            JOIN accounts a ON a.id = e.account_id AND a.wallet_id = w.id
+            WHERE c.tenant_id = %s
+        ) e WHERE seq < before
+    """,
+}
+
+
+@pytest.fixture
+def bank(module_database_url: str) -> Generator[Bank]:
+    """A tenant of its own in the module's database. What a test leaves pending is not the next one's."""
+    opened = Bank(module_database_url)
+    yield opened
+    opened.sql.execute("DELETE FROM pending")
+    opened.close()
+
+
+@pytest.fixture
+def own_bank(database_url: str) -> Generator[Bank]:
+    """A bank in a database of its own, for a test that bends the schema."""
+    opened = Bank(database_url)
+    yield opened
+    opened.close()

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from api import docs, problems
 from api.auth import KeyRing
@@ -20,9 +21,19 @@ from runtime.doorbell import Doorbell
 from runtime.settings import settings
 
 
-def create_app() -> FastAPI:
+class Api(FastAPI):
+    """FastAPI behind our edge, which takes the two hottest routes past the framework's own layers."""
+
+    edge: Edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.edge(scope, receive, send)
+
+
+def create_app() -> Api:
     """One app per process. It connects when it starts, and waits for PostgreSQL no longer than a connection takes."""
-    app = FastAPI(
+    app = Api(
         title="Bursar",
         version=version("bursar"),
         lifespan=_lifespan,
@@ -42,7 +53,7 @@ def create_app() -> FastAPI:
         ],
     )
     app.state.metrics = Metrics()
-    app.add_middleware(Edge)
+    app.edge = Edge(super(Api, app).__call__, hot=commands.hot)
     problems.install(app)
     document(app, bodies=(wallets.PutWallet, assets.NewAsset, assets.PatchAsset), fragments=())
     return app

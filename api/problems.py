@@ -183,15 +183,16 @@ def _escape(token: str | int) -> str:
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
-    """503 where the database is away or too slow; anything else that it says is a defect of ours."""
-    cause, lost = (error.orig, error.connection_invalidated) if isinstance(error, DBAPIError) else (error, True)
-    if not lost and not isinstance(cause, OperationalError):
+    problem = database_problem(error)
+    if problem is None:
         raise error
-    log.warning(
-        "database.unavailable",
-        request_id=request.state.request_id,
-        path=request.url.path,
-        error=type(cause).__name__,
-        detail=str(cause).strip()[:200],
-    )
-    return respond(request, unavailable())
+    return respond(request, problem)
+
+
+def database_problem(error: Exception) -> Problem | None:
+    """503 where the database is away or too slow; None for anything else, which is a defect of ours."""
+    cause, lost = (error.orig, error.connection_invalidated) if isinstance(error, DBAPIError) else (error, False)
+    if not lost and not isinstance(cause, OperationalError | PoolTimeout):
+        return None
+    log.warning("database.unavailable", error=type(cause).__name__, detail=str(cause).strip()[:200])
+    return unavailable()

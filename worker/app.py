@@ -1,5 +1,6 @@
 """The Celery worker: its one task, and what each of its processes sets up after the fork."""
 
+import gc
 import logging
 import os
 import threading
@@ -38,6 +39,8 @@ def drain(self: Task[Any, Any], partition: int) -> None:
 def start(**_: Any) -> None:
     """In each child, after the fork: connections are never shared with the parent."""
     global _drainer
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # a drain makes tens of thousands of short-lived objects and no cycles
     url, redis_url = settings().database_url.get_secret_value(), settings().redis_url.get_secret_value()
     doorbell = Doorbell(celery, redis_url)
     _drainer = Drainer(url, doorbell, Announcer(redis_url), SERVES)

@@ -6,6 +6,7 @@ cost more than everything else in them. They stand in the OpenAPI document all t
 
 from collections.abc import Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from api.auth import Principal
 from api.bodies import decode, read
 from api.intake import Intake, Overloaded, Unavailable
+from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
 from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, RawBatch, new_command
 from api.waiting import Waiting
@@ -40,11 +42,13 @@ _encode = msgspec.json.Encoder().encode
 
 async def post_command(request: Request) -> Response:
     """Accept one command: 202 after the commit, or 200 with the outcome if `Prefer: wait` got it in time."""
+    started = perf_counter()
     principal = await _authenticate(request, Scope.COMMANDS_WRITE)
     key = _idempotency_key(request)
     wait_s = _preferred_wait(request)
     command = _new_command(request, principal, await read(request, _command_decoder), key)
     [accepted] = await _submit(request, [command], expect=wait_s > 0)
+    request.app.state.metrics.accept_seconds.observe(perf_counter() - started)
     if not accepted.same_request:
         raise _key_reused(accepted, key)
 
@@ -159,11 +163,20 @@ async def _submit(request: Request, commands: Sequence[NewCommand], *, expect: b
     if intake.backlogged:
         raise Problem("backlogged", "send again when the backlog is worked off", headers={"Retry-After": "5"})
     try:
-        return await intake.submit(commands, expect=expect)
+        accepted = await intake.submit(commands, expect=expect)
     except Overloaded as overloaded:
         raise Problem("overloaded", "nothing was stored; send again") from overloaded
     except Unavailable as gone:
-        raise unavailable("send again with the same idempotency key: stored or not, that is safe") from gone
+        raise unavailable() from gone
+    metrics: Metrics = request.app.state.metrics
+    fresh = sum(not answer.replayed for answer in accepted)
+    same = sum(answer.same_request for answer in accepted)
+    metrics.accepted.inc(fresh)
+    if same != fresh:
+        metrics.replayed.inc(same - fresh)
+    if same != len(accepted):
+        metrics.mismatched.inc(len(accepted) - same)
+    return accepted
 
 
 def _key_reused(accepted: Accepted, key: str) -> Problem:
@@ -327,9 +340,9 @@ def _wait_parameter(request: Request) -> int:
     return min(int(value), WAIT_MAX_S)
 
 
+hot = {"/v1/commands": post_command, "/v1/commands/batch": post_batch}  # for api.edge
 routes = [
-    Route("/v1/commands", post_command, methods=["POST"]),
-    Route("/v1/commands/batch", post_batch, methods=["POST"]),
+    *(Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()),
     Route("/v1/commands", find_command, methods=["GET"]),
     Route("/v1/commands/{id}", get_command, methods=["GET"]),
 ]

@@ -1,7 +1,6 @@
 """A run of the bench: the order of things."""
 
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -20,7 +19,7 @@ from bursar.bench.drive import LoadError
 from bursar.bench.observe import NotDurable, Observer
 from bursar.bench.progress import Tell
 from bursar.bench.report import Report, WorkFigures, goals
-from bursar.bench.stack import OwnStack, StackError, Target, run_audit
+from bursar.bench.stack import OwnStack, StackError, Target, audit
 from bursar.bench.works import Bench, Options
 from bursar.local.errors import LocalError
 
@@ -91,7 +90,7 @@ def _measure(options: Options, target: Target | None, workers: int, floor_s: flo
         bench.prepare()
         works = [bench.measure(work) for work in options.works]
         tell("audit", 0.0)
-        audit = _audit(stack, database_url)
+        books = audit(database_url) if database_url else NO_AUDIT
         measure_floor("after")
     floor = pgbench.mean_of(rounds, seconds=floor_s / 2) if rounds else None
     return Report(
@@ -105,21 +104,13 @@ def _measure(options: Options, target: Target | None, workers: int, floor_s: flo
         floor=floor,
         works=works,
         goals=goals(works, floor),
-        audit=audit,
-        valid=_valid(works, audit),
+        audit=books,
+        valid=_valid(works, books),
     )
 
 
-def _audit(stack: OwnStack | None, database_url: str | None) -> str:
-    if stack is not None:
-        return stack.audit() or "clean"
-    if database_url is not None:
-        return run_audit({**os.environ, "BURSAR_DATABASE_URL": database_url}) or "clean"
-    return NO_AUDIT
-
-
-def _valid(works: list[WorkFigures], audit: str) -> bool:
-    return audit in ("clean", NO_AUDIT) and not any(work.problems for work in works)
+def _valid(works: list[WorkFigures], books: str) -> bool:
+    return books in ("clean", NO_AUDIT) and not any(work.problems for work in works)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,11 @@ from bursar.local import processes
 from bursar.local.places import any_free_port
 from bursar.local.postgres import Postgres
 from bursar.local.valkey import Valkey
+from ledger import db, keys
+from ledger.audit import audit as books_audit
 
 READY_S = 60.0  # a Python start takes a second or two; a busy machine several times that
-COMMAND_S = 600.0  # a migration takes seconds, the audit of a million commands a minute
+MIGRATE_S = 120.0  # an empty database takes a second
 STOP_SIGNALS = ((signal.SIGTERM, 15.0),)  # time enough to end a drain; then SIGKILL, which loses nothing
 HTTP_S = 10.0
 POLL_S = 0.1
@@ -79,11 +81,11 @@ class OwnStack:
         self.postgres.start()
         self.valkey.start()
         self._port = any_free_port()
-        self._run("migrate")
+        self._migrate()
 
     def start_services(self) -> Target:
         """The api and the workers. Returns once the api is ready; what is accepted early is drained later."""
-        api_key = self._run("keys", "create", "--client", "bench").strip().splitlines()[-1]
+        api_key = _make_key(self.postgres.url)
         self._api = self._spawn("api", "api")
         target = Target(url=f"http://127.0.0.1:{self._port}", api_key=api_key, database_url=self.postgres.url)
         self._wait_ready(target, self._api)
@@ -98,10 +100,6 @@ class OwnStack:
         for worker in self._workers:
             processes.stop(worker, signals=STOP_SIGNALS)
         self._workers.clear()
-
-    def audit(self) -> str | None:
-        """`bursar audit`: None when every invariant holds, else what it says."""
-        return run_audit(self._environment())
 
     def roots(self) -> Mapping[str, list[int]]:
         """The processes of each role, by the one that started the others."""
@@ -151,8 +149,17 @@ class OwnStack:
             at_owners_death=signal.SIGTERM,
         )
 
-    def _run(self, *command: str) -> str:
-        return _run_command(command, self._environment())
+    def _migrate(self) -> None:
+        ran = subprocess.run(
+            [sys.executable, "-m", "bursar", "migrate"],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=MIGRATE_S,
+            check=False,
+        )
+        if ran.returncode != 0:
+            raise StackError(f"bursar migrate failed ({ran.returncode}):\n{ran.stdout[-1500:]}{ran.stderr[-1500:]}")
 
     def _wait_ready(self, target: Target, api: subprocess.Popen[bytes]) -> None:
         deadline_s = time.monotonic() + READY_S
@@ -167,31 +174,22 @@ class OwnStack:
         raise StackError(f"the api did not become ready\n{self.log_tail()}")
 
 
-def run_audit(environment: Mapping[str, str]) -> str | None:
-    """`bursar audit` in `environment`: None when every invariant holds, else what it says."""
+def audit(database_url: str) -> str:
+    """What `bursar audit` finds on this database: `clean`, or each invariant that does not hold."""
+    engine = db.engine(database_url, application="bursar-bench-audit", statement_timeout_ms=0)
     try:
-        _run_command(("audit",), environment)
-    except StackError as error:
-        return str(error)
-    return None
+        broken = [finding for finding in books_audit(engine) if not finding.holds]
+    finally:
+        engine.dispose()
+    return "; ".join(f"broken: {finding.name}: {finding.breaches[:3]}" for finding in broken) or "clean"
 
 
-def _run_command(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
-    name = " ".join(command[:2])
+def _make_key(database_url: str) -> str:
+    engine = db.engine(database_url, application="bursar-bench")
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "bursar", *command],
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise StackError(f"bursar {name} took longer than {COMMAND_S:.0f} s") from None
-    if ran.returncode != 0:
-        raise StackError(f"bursar {name} failed ({ran.returncode}):\n{ran.stdout[-1500:]}{ran.stderr[-1500:]}")
-    return ran.stdout
+        return keys.create_key(engine, env="bench", client="bench", scopes={keys.Scope.ADMIN})
+    finally:
+        engine.dispose()
 
 
 def _pids(started: list[subprocess.Popen[bytes] | None] | list[subprocess.Popen[bytes]]) -> list[int]:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from psycopg import OperationalError
+from psycopg import InterfaceError, OperationalError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -135,7 +135,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    for error in (OperationalError, DBAPIError, PoolTimeout):
+    for error in (OperationalError, InterfaceError, DBAPIError, PoolTimeout):
         app.add_exception_handler(error, _database_error)
 
 
@@ -192,7 +192,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
 def database_problem(error: Exception) -> Problem | None:
     """503 where the database is away or too slow; None for anything else, which is a defect of ours."""
     cause, lost = (error.orig, error.connection_invalidated) if isinstance(error, DBAPIError) else (error, False)
-    if not lost and not isinstance(cause, OperationalError | PoolTimeout):
+    if not lost and not isinstance(cause, OperationalError | InterfaceError | PoolTimeout):
         return None
     log.warning("database.unavailable", error=type(cause).__name__, detail=str(cause).strip()[:200])
     return unavailable()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bursar import audit, keys
 from bursar.bench.command import bench
 
 app = typer.Typer(
@@ -100,4 +101,6 @@ def run(
     raise typer.Exit(run_local(home=home, host=host, port=port, database_url=database_url, redis_url=redis_url))
 
 
+app.command("audit")(audit.audit)
+app.add_typer(keys.app, name="keys")
 app.command("bench")(bench)

@@ -34,7 +34,7 @@ def migrate(*, to: str = "head", down: bool = False) -> None:
             break
         except OperationalError as error:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-                typer.echo("A lock could not be had within 4 s, so nothing was changed. Try again at a calmer moment.", err=True)
+                typer.echo("No lock within 4 s, so nothing was changed. Try again at a calmer moment.", err=True)
                 raise typer.Exit(1) from error
             if time.monotonic() > deadline:
                 typer.echo(f"The database does not answer: {str(error.orig).strip()}", err=True)

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import scalar_row
 
 from ledger.commands import Bonus, Command, Spend, TopUp, Transfer, Unknown
+from ledger.errors import BrokenInvariant
 
 # The space of advisory locks that guard partitions: one drain at a time in each. Registers that drains read (a
 # wallet's or an asset's status) change under all of them (ledger.registers).
@@ -142,10 +143,12 @@ class Nothing(Enum):
 _COMMAND_COLUMNS: LiteralString = (
     "clock_timestamp(), c.type, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, c.amount, c.expires_at, c.to_wallet"
 )
-_CLAIM: LiteralString = f"""
-SELECT {_COMMAND_COLUMNS}, p.locked
-FROM claim_pending(%b::smallint[], %b::int, %b::int) AS p LEFT JOIN commands c USING (seq) ORDER BY c.seq
+_CLAIM: LiteralString = """
+SELECT clock_timestamp(), seq, locked FROM claim_pending(%b::smallint[], %b::int, %b::int)
 """
+# A statement of its own, after the claim: the claim sees rows that were committed while it ran, and a join in the same
+# statement, whose snapshot is older, would not find their commands.
+_COMMANDS: LiteralString = f"SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.seq = ANY(%b::bigint[]) ORDER BY c.seq"
 _LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
 _RECLAIM: LiteralString = f"""
 WITH claimed AS (
@@ -183,13 +186,16 @@ def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max
     The commands leave the queue in the caller's transaction: its rollback puts them back.
     """
     with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(_CLAIM, (list(partitions), max_rows, PARTITION_LOCKS)).fetchall()
-    if not rows:
-        return Nothing.IDLE
-    commands = [_command(row) for row in rows if row[1] is not None]
-    if not commands and not any(row[-1] for row in rows):
-        return Nothing.BUSY
-    return Claim(rows[0][0], commands)
+        claimed = cursor.execute(_CLAIM, (list(partitions), max_rows, PARTITION_LOCKS)).fetchall()
+        if not claimed:
+            return Nothing.IDLE
+        if not any(locked for _, _, locked in claimed):
+            return Nothing.BUSY
+        seqs = [seq for _, seq, _ in claimed if seq is not None]
+        rows = cursor.execute(_COMMANDS, (seqs,)).fetchall() if seqs else []
+    if len(rows) != len(seqs):
+        raise BrokenInvariant(f"{len(seqs)} pending commands were claimed, {len(rows)} of them exist")
+    return Claim(claimed[0][0], [_command(row) for row in rows])
 
 
 def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) -> Claim | None:

@@ -239,7 +239,7 @@ class Postgres:
                 return False
             if self._answers():
                 return True
-            time.sleep(processes.POLL_S)
+            processes.pause(processes.POLL_S)
         self.stop_immediately()
         raise LocalError(
             f"PostgreSQL did not answer on port {self.port} within {START_TIMEOUT_S:.0f} s; see {self.log}."

@@ -26,6 +26,41 @@ KILL_WAIT_S = 5.0  # SIGKILL is prompt; only a process stuck in the kernel takes
 POLL_S = 0.02  # a stop is noticed within a fiftieth of a second, at no cost worth naming
 
 
+class StopRequested(BaseException):
+    """Somebody wants us to stop. Not an Exception: whoever cleans up after an error must not take it for one."""
+
+
+class StopRequest:
+    """What a signal handler notes and every wait of ours looks at.
+
+    The handler itself raises nothing: Python drops what is raised inside some callbacks, for instance around a fork.
+    """
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def note(self) -> None:
+        self._noted = True
+
+    def forget(self) -> None:
+        self._noted = False
+
+    def heed(self) -> None:
+        """Raise StopRequested if one was noted."""
+        if self._noted:
+            raise StopRequested
+
+
+stop_request = StopRequest()  # one for the process, as signals are
+
+
+def pause(seconds: float) -> None:
+    """Sleep a little. Raises StopRequested when that has been asked for."""
+    stop_request.heed()
+    time.sleep(seconds)
+    stop_request.heed()
+
+
 @dataclass(frozen=True)
 class Account:
     """The unprivileged user that PostgreSQL runs as when we are root."""
@@ -110,9 +145,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _ended_within(process: subprocess.Popen[bytes], wait_s: float) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(wait_s)
-    return process.poll() is not None
+    return wait_until(lambda: process.poll() is not None, timeout_s=wait_s)
 
 
 def working_in(directory: Path, *, program: str) -> list[psutil.Process]:
@@ -162,12 +195,12 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def wait_until(ready: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Ask `ready` again and again, at most `timeout_s`; its last answer."""
+    """Ask `ready` again and again, at most `timeout_s`; its last answer. Raises StopRequested."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(POLL_S)
+        pause(POLL_S)
     return True
 
 

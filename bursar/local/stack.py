@@ -17,6 +17,7 @@ from bursar.local.home import Home, require_free_port
 from bursar.local.parts import Program, Watch, answers
 from bursar.local.places import LOOPBACK, remembered_port, remembered_secret, write_private
 from bursar.local.postgres import Postgres
+from bursar.local.processes import StopRequested
 from bursar.local.screen import Screen
 from bursar.local.valkey import Valkey
 
@@ -34,10 +35,6 @@ BOUND_LOGS_EVERY_S = 2.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopRequested(BaseException):
-    """Ctrl-C, SIGTERM or a closed terminal. Not an Exception: only the stack itself may catch it."""
-
-
 def run_local(
     *, home: Path, port: int = 8000, host: str = LOOPBACK, database_url: str = "", redis_url: str = ""
 ) -> int:
@@ -47,7 +44,7 @@ def run_local(
     """
     screen = Screen()
     stack = Stack(Home(home), screen, port=port, host=host, database_url=database_url, redis_url=redis_url)
-    with _signals_raise():
+    with _signals_noted():
         try:
             try:
                 stack.start()
@@ -130,12 +127,13 @@ class Stack:
             if time.monotonic() >= bound_logs_at:
                 self._home.bound_logs()
                 bound_logs_at = time.monotonic() + BOUND_LOGS_EVERY_S
-            time.sleep(LOOK_EVERY_S)
+            processes.pause(LOOK_EVERY_S)
 
     def stop(self) -> None:
         """Stop everything in order, each wait bounded; a second signal kills what is left. Leaves no process."""
         if not self._claimed:
             return
+        processes.stop_request.forget()  # the next one means: faster
         try:
             self._home.hide()
             self._api.stop()
@@ -147,6 +145,7 @@ class Stack:
         except (StopRequested, OSError):  # in a hurry, or the terminal is gone and lines with it
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+            processes.stop_request.forget()
             for _, part in self._in_stopping_order():
                 part.kill()
         # Nobody should be left; but a signal may have come between the birth of a child and the note of it.
@@ -221,7 +220,7 @@ class Stack:
                 )
             watch.look(self._screen.event)
             watch.require_life()
-            time.sleep(processes.POLL_S)
+            processes.pause(processes.POLL_S)
 
     def _demo_key(self) -> str:
         """The API key of the demo, with all scopes: the one of an earlier run if it still opens the door."""
@@ -288,6 +287,7 @@ class Stack:
         while time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.communicate(timeout=LOOK_EVERY_S)[0].decode(errors="replace")
+            processes.stop_request.heed()
             for watch in self._watches:
                 watch.look(self._screen.event)
                 watch.require_life()
@@ -373,15 +373,16 @@ def _bursar(*arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Generator[None]:
-    """Turn the signals that mean "stop" into StopRequested, in the main thread."""
+def _signals_noted() -> Generator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal mean: stop in order."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise StopRequested(number)
+    def note(number: int, frame: FrameType | None) -> None:
+        processes.stop_request.note()
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield
     finally:
+        processes.stop_request.forget()
         for number, handler in before.items():
             signal.signal(number, handler)

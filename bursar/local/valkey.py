@@ -109,7 +109,7 @@ class Valkey:
                 return False
             if self._answers():
                 return True
-            time.sleep(processes.POLL_S)
+            processes.pause(processes.POLL_S)
         self.kill()
         raise LocalError(f"Valkey did not answer on port {self.port} within {START_TIMEOUT_S:.0f} s; see {self.log}.")
 

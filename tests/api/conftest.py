@@ -1,0 +1,54 @@
+"""An api per module, a tenant per test, and clients that hold keys."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import httpx2
+import pytest
+
+from bursar.local.valkey import Valkey
+from ledger import db
+from ledger.keys import Scope, create_key
+from tests.api.serving import Served, served
+from tests.books import Bank
+from tests.books import bank as bank
+
+NewKey = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def api(module_database_url: str, valkey: Valkey) -> Iterator[Served]:
+    with served(module_database_url, valkey.url) as running:
+        yield running
+
+
+@pytest.fixture
+def new_key(bank: Bank) -> Iterator[NewKey]:
+    """Keys of the bank's tenant, or of another bank's: `new_key(Scope.WALLETS_READ)`."""
+    engine = db.engine(bank.url, application="test-keys")
+
+    def create(*scopes: Scope, of: Bank = bank, expires_at: datetime | None = None) -> str:
+        tenant = of.one("SELECT code FROM tenants WHERE id = %s", of.tenant)
+        opens = scopes or (Scope.ADMIN,)
+        return create_key(engine, env="test", client="a game", scopes=opens, tenant=tenant, expires_at=expires_at)
+
+    yield create
+    engine.dispose()
+
+
+@pytest.fixture
+def client(api: Served, new_key: NewKey) -> Iterator[httpx2.Client]:
+    """Holds a key of the bank's tenant that opens everything."""
+    with api.client(new_key()) as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(api: Served, bank: Bank, new_key: NewKey) -> Iterator[httpx2.Client]:
+    """Holds such a key of another tenant."""
+    other = Bank(bank.url)
+    try:
+        with api.client(new_key(of=other)) as client:
+            yield client
+    finally:
+        other.close()

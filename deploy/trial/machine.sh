@@ -48,7 +48,7 @@ start_engine() {
     say "Starting a Docker engine of its own"
     export DOCKER_HOST=unix://$work/docker.sock
     cat /proc/sys/net/ipv4/ip_forward >"$work/ip_forward"
-    { iptables-save -t filter && iptables-save -t nat; } >"$work/iptables"
+    { iptables-save -t filter && iptables-save -t nat; } >"$work/iptables" 2>/dev/null  # else it tells of old tables
     # No bridge of its own: Compose makes one for its network and takes it away again.
     dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" \
         --bridge=none >"$work/dockerd.log" 2>&1 &

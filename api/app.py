@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from api import docs, problems
+from api import command_docs, docs, problems
 from api.auth import KeyRing
 from api.edge import Edge
 from api.intake import Intake
@@ -55,7 +55,7 @@ def create_app() -> Api:
     app.state.metrics = Metrics()
     app.edge = Edge(super(Api, app).__call__, hot=commands.hot)
     problems.install(app)
-    document(app, bodies=(wallets.PutWallet, assets.NewAsset, assets.PatchAsset), fragments=())
+    document(app, bodies=(wallets.PutWallet, assets.NewAsset, assets.PatchAsset), fragments=(command_docs.FRAGMENT,))
     return app
 
 

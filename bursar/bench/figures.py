@@ -73,6 +73,7 @@ class Window(msgspec.Struct, frozen=True):
     refused: int  # outcomes other than applied: none of them counts as speed
     accepted_per_s: float
     applied_per_s: float
+    through_per_s: float | None  # from the load's first acceptance to its last outcome, commands over time
     backlog_start: int
     backlog_end: int  # accepted by then and without an outcome: what accepted/s above applied/s leaves behind
     outcome_ms: Spread | None  # accepted to outcome, of the commands whose outcome fell into the window
@@ -87,6 +88,7 @@ def window(flows: Iterable[Flow], *, start_s: float, end_s: float) -> Window:
         raise ValueError(f"a window must have a length, not {seconds} s")
     accepted = applied = refused = backlog_start = backlog_end = 0
     latencies: list[tuple[float, int]] = []
+    total, first_s, last_s = 0, float("inf"), 0.0
     intakes: Counter[int] = Counter()
     drains: Counter[int] = Counter()
     for flow in flows:
@@ -94,6 +96,7 @@ def window(flows: Iterable[Flow], *, start_s: float, end_s: float) -> Window:
             accepted += flow.commands
             intakes[flow.intake] += flow.commands
         outcome_s = float("inf") if flow.outcome_s is None else flow.outcome_s
+        total, first_s, last_s = total + flow.commands, min(first_s, flow.accepted_s), max(last_s, outcome_s)
         backlog_start += flow.commands if flow.accepted_s < start_s <= outcome_s else 0
         backlog_end += flow.commands if flow.accepted_s < end_s <= outcome_s else 0
         if flow.drain is None or not start_s <= outcome_s < end_s:
@@ -111,6 +114,7 @@ def window(flows: Iterable[Flow], *, start_s: float, end_s: float) -> Window:
         refused=refused,
         accepted_per_s=accepted / seconds,
         applied_per_s=applied / seconds,
+        through_per_s=total / (last_s - first_s) if first_s < last_s < float("inf") else None,
         backlog_start=backlog_start,
         backlog_end=backlog_end,
         outcome_ms=weighted_spread(latencies),

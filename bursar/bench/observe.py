@@ -1,12 +1,8 @@
 """What the database saw of a load. Reads only; a connection of its own, in autocommit."""
 
-import time
-
 import psycopg
 
 from bursar.bench.figures import Flow
-
-POLL_S = 0.1
 
 # Grouped by the two transactions that made them: a few thousand rows for a hundred thousand commands.
 # A record's xmin is the transaction that wrote it, and records are never updated. Its commit time is when the
@@ -72,15 +68,6 @@ class Observer:
 
     def drained(self) -> bool:
         return bool(self._one("SELECT NOT EXISTS (SELECT FROM pending)"))
-
-    def wait_drained(self, *, timeout_s: float) -> bool:
-        """Until nothing is pending. False: something still was after `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self.drained():
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(POLL_S)
-        return True
 
     def flows(self, after_seq: int) -> list[Flow]:
         """All commands accepted after `after_seq`, grouped by their fate."""

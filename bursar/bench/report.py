@@ -132,7 +132,7 @@ def _ratio(work: str, what: str, value: float | None, base: float | None, least:
     if value is None or not base:
         return Goal(work, what, goal, "—", None)
     times = math.floor(value / base * 100) / 100  # rounded down: what reads as the goal has reached it
-    return Goal(work, what, goal, f"{times:.2f} times ({value:,.0f} / {base:,.0f})", times >= least)
+    return Goal(work, what, goal, f"{times:.2f} times ({value:,.0f}/{base:,.0f})", times >= least)
 
 
 def _at_least(work: str, what: str, value: float | None, least: float) -> Goal:

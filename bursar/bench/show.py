@@ -1,12 +1,13 @@
 """The figures as tables for people."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from bursar.bench.figures import Spread
 from bursar.bench.report import Report, WorkFigures
 
-ROLES = ("api", "worker", "postgres", "valkey", "load", "bench")
+ROLES = ("api", "worker", "postgres", "valkey", "load")
 
 
 def show(report: Report, console: Console) -> None:
@@ -25,7 +26,9 @@ def show(report: Report, console: Console) -> None:
             f"Floor of this PostgreSQL (pgbench, {floor.clients} clients): (a) one treasury row "
             f"{floor.spread_per_s:,.0f}/s, (b) one hot pair {floor.hot_per_s:,.0f}/s  [dim]rounds a/b: {each}[/]"
         )
+    console.print("\n".join(f"{work.name}: {work.title}" for work in report.works), style="dim", highlight=False)
     console.print(_speed(report.works))
+    console.print(_latencies(report.works))
     if any(work.cpu for work in report.works):
         console.print(_cpu(report.works))
     for work in report.works:
@@ -40,32 +43,51 @@ def show(report: Report, console: Console) -> None:
         console.print("[bold red]These figures do not count: see the problems and the audit above.[/]")
 
 
+def _table(title: str, *columns: str, caption: str = "") -> Table:
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
 def _speed(works: list[WorkFigures]) -> Table:
-    table = Table(title="Speed (latencies in ms: p50 / p95 / p99)")
-    for column in ("work", "accepted/s", "applied/s", "left", "accept", "outcome", "as awaited", "intake", "drain"):
-        table.add_column(column, justify="left" if column == "work" else "right")
-    for work in works:
-        window, load = work.window, work.load
-        awaited = work.sample.outcome_ms if work.sample else load.outcome_ms if load else None
-        applied = f"{window.applied_per_s:,.0f}" if window else "—"
-        batch = window.drain_batch if window else None
-        if work.drain is not None:
-            applied, batch = f"{work.drain.per_s:,.0f}", work.drain.drain_batch
-        table.add_row(
-            work.title,
-            f"{window.accepted_per_s:,.0f}" if window else "—",
-            applied,
-            f"{window.backlog_end:,}" if window else "—",
-            _latency(load.accept_ms if load else None),
-            _latency(window.outcome_ms if window else None),
-            _latency(awaited),
-            _mean(window.intake_batch if window else None),
-            _mean(batch),
-        )
-    table.caption = (
-        "left: pending when the window closed. outcome: accepted to applied, in the database. as awaited: by a "
-        "client with Prefer: wait. intake, drain: commands per accepting and per draining transaction, on average."
+    table = _table(
+        "Speed: commands per second, and commands per transaction on average",
+        *("work", "accepted/s", "applied/s", "left", "through/s", "intake", "drain"),
+        caption=(
+            "left: pending when the window closed. through: from the load's first acceptance to its last outcome. "
+            "intake, drain: commands per accepting and per draining transaction."
+        ),
     )
+    for work in works:
+        if work.name == "memory":
+            continue
+        window, drain = work.window, work.drain
+        table.add_row(
+            work.name,
+            f"{window.accepted_per_s:,.0f}" if window else "—",
+            f"{window.applied_per_s:,.0f}" if window else f"{drain.per_s:,.0f}" if drain else "—",
+            f"{window.backlog_end:,}" if window else "—",
+            f"{window.through_per_s:,.0f}" if window and window.through_per_s else "—",
+            _mean(window.intake_batch if window else None),
+            _mean(window.drain_batch if window else drain.drain_batch if drain else None),
+        )
+    return table
+
+
+def _latencies(works: list[WorkFigures]) -> Table:
+    table = _table(
+        "Latency: p50 / p95 / p99 in ms",
+        *("work", "accept", "outcome", "outcome as awaited"),
+        caption="outcome: accepted to applied, in the database. as awaited: by a client with Prefer: wait.",
+    )
+    for work in works:
+        load, window = work.load, work.window
+        awaited = work.sample.outcome_ms if work.sample else load.outcome_ms if load else None
+        if load is not None:
+            table.add_row(
+                work.name, _latency(load.accept_ms), _latency(window.outcome_ms if window else None), _latency(awaited)
+            )
     return table
 
 
@@ -78,35 +100,36 @@ def _mean(spread: Spread | None) -> str:
 
 
 def _cpu(works: list[WorkFigures]) -> Table:
-    table = Table(title="CPU per applied command, µs (and cores busy)")
-    table.add_column("work")
-    for role in (*ROLES, "others"):
-        table.add_column(role, justify="right")
+    table = _table(
+        "CPU per applied command in µs (and cores busy)",
+        *("work", *ROLES, "others"),
+        caption="load: the generators and the bench itself. others: not ours, and the kernel's own threads.",
+    )
     for work in works:
         if work.cpu is None:
             continue
-        cpu = work.cpu
-        cells = [f"{cpu.us_per_command.get(role, 0):,.0f} ({cpu.cores_busy.get(role, 0):.2f})" for role in ROLES]
-        table.add_row(work.name, *cells, f"({cpu.others_cores_busy:.2f})")
-    table.caption = "load: the generators. bench: this process, looking on. others: not ours, and the kernel."
+        each, busy = work.cpu.us_per_command, work.cpu.cores_busy
+        cells = [f"{each.get(role, 0):,.0f} ({busy.get(role, 0):.2f})" for role in ROLES[:-1]]
+        load, load_busy = (sum(figures.get(role, 0) for role in ("load", "bench")) for figures in (each, busy))
+        table.add_row(work.name, *cells, f"{load:,.0f} ({load_busy:.2f})", f"({work.cpu.others_cores_busy:.2f})")
     return table
 
 
 def _memory(work: WorkFigures) -> Table:
-    table = Table(title=f"{work.title}, MiB")
-    for column in ("process", "start", "end", "peak", "drift"):
-        table.add_column(column, justify="left" if column == "process" else "right")
+    table = _table(
+        f"{work.title}, MiB",
+        *("process", "start", "end", "peak", "drift"),
+        caption="drift: from a tenth of the way to the end. postgres: all its processes, without shared buffers.",
+    )
     for process in work.memory:
         drift = "too short to say" if process.drift is None else f"{process.drift:+.1f}"
         table.add_row(process.name, f"{process.start:.1f}", f"{process.end:.1f}", f"{process.peak:.1f}", drift)
-    table.caption = "drift: from a tenth of the way to the end. postgres: all of its processes, without shared buffers."
     return table
 
 
 def _goals(report: Report) -> Table:
-    table = Table(title="To reach, and reached")
-    for column in ("work", "what", "to reach", "reached", ""):
-        table.add_column(column)
+    table = _table("To reach, and reached", "work", "what", "to reach", "reached", "")
+    table.columns[1].justify = "left"
     for goal in report.goals:
         if goal.met is not None:
             verdict = "[green]yes[/]" if goal.met else "[red]no[/]"

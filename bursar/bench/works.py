@@ -26,6 +26,7 @@ SAMPLE_CONNECTIONS = 16  # as many outcomes may be awaited at once; at 10/s that
 WAIT_EVERY = 5  # of the offered posts one in five waits for its outcome, the others are answered at once
 FUND_CONNECTIONS = 4  # with 1,000 commands a post that fills any pipeline
 FUND_S = 120.0  # limit for funding and for filling the inbox before a drain
+DRAINED_EVERY_S = 0.1
 DRAINED_S = 120.0  # limit for what a load leaves pending
 SOAK_SLOWEST_PER_S = 300  # slower than this the memory work ends early and says so
 MEMORY_EVERY_S = 2.0
@@ -140,9 +141,14 @@ class Bench:
         if self._observer is None:
             return []
         self._progress(f"{what}: waiting for the last outcomes", 1.0)
-        if self._observer.wait_drained(timeout_s=DRAINED_S):
-            return []
-        return [f"commands were still pending {DRAINED_S:.0f} s after the load"]
+        began_s = time.monotonic()
+        while not self._observer.drained():
+            if time.monotonic() - began_s > DRAINED_S:
+                return [f"commands were still pending {DRAINED_S:.0f} s after the load"]
+            if self._stack is not None and self._stack.dead():
+                return ["commands are pending, and a server has ended"]
+            time.sleep(DRAINED_EVERY_S)
+        return []
 
     def _roots(self, *loads: Running) -> Mapping[str, list[int]]:
         if self._stack is None:
@@ -208,6 +214,8 @@ class Bench:
         refused = sum(flow.commands for flow in flows if flow.status not in ("applied", None))
         if stored < answered:
             problems.append(f"{answered} commands were answered with 202, {stored} are stored")
+        if unresolved := sum(flow.commands for flow in flows if flow.drain is None):
+            problems.append(f"{unresolved} accepted commands are without an outcome")
         if refused:
             problems.append(f"{refused} commands were refused, and none should be")
         if self._stack is not None and (dead := self._stack.dead()):

@@ -61,6 +61,13 @@ def test_a_window_counts_what_happened_in_it_and_nothing_else() -> None:
     assert seen.backlog_start + seen.accepted - seen.applied - seen.refused == seen.backlog_end
 
 
+def test_what_went_through_counts_from_the_first_acceptance_to_the_last_outcome() -> None:
+    applied = [flow for flow in FLOWS if flow.drain is not None]
+
+    assert window(applied, start_s=10.0, end_s=12.0).through_per_s == pytest.approx(122 / (12.2 - 9.9))
+    assert window(FLOWS, start_s=10.0, end_s=12.0).through_per_s is None  # something never came through
+
+
 def test_a_window_measures_the_latency_of_what_got_its_outcome_in_it() -> None:
     latency = window(FLOWS, start_s=10.0, end_s=12.0).outcome_ms
 

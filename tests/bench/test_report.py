@@ -135,5 +135,5 @@ def test_pgbench_is_believed_only_when_no_client_gave_up() -> None:
 
 def test_a_goal_is_what_it_was() -> None:
     assert goals(WORKS, FLOOR)[0] == Goal(
-        "singles", "applied/s against floor (a)", "≥ 2 times", "5.00 times (5,000 / 1,000)", True
+        "singles", "applied/s against floor (a)", "≥ 2 times", "5.00 times (5,000/1,000)", True
     )

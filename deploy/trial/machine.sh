@@ -81,11 +81,6 @@ build_images() {
         -f "$here/Dockerfile" -t "$project" "$repository"
 } >>"$log" 2>&1
 
-remove_images() {
-    docker image rm --force "$project" "$project-postgres" "$project-redis" "$project-base"
-    docker image prune --force
-}
-
 # Only ever the engine that start_engine started. It leaves its firewall rules behind; the tables go back to what they were.
 stop_engine() {
     [ -n "$engine_pid" ] || return 0
@@ -100,7 +95,7 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 clean_up() {
     compose down --volumes --timeout 5
-    remove_images
+    docker image rm --force "$project" "$project-postgres" "$project-redis" "$project-base"
     stop_engine
     rm -rf "$work"
 }

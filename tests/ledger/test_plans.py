@@ -1,0 +1,164 @@
+"""Accepting and reading look rows up by their keys, however stale the planner's statistics are.
+
+The plans are those that PostgreSQL really ran, told by auto_explain.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger import db, inbox, outcomes
+from tests.books import Bank
+
+ROWS = 50_000  # a scan of this many is far dearer than a lookup, and takes a second to make
+
+LARGE = ("commands", "pending", "outcomes", "transfers", "entries", "wallets", "accounts")
+# What an index condition on each of these must fix: the whole of a key, so that a lookup finds one row.
+KEYS = {
+    "pk_commands": {"seq"},
+    "uq_commands_client_id_idempotency_key": {"client_id", "idempotency_key"},
+    "pk_pending": {"partition", "seq"},
+    "pk_outcomes": {"seq"},
+    "uq_wallets_tenant_id_code": {"tenant_id", "code"},
+    "pk_wallets": {"id"},
+    "uq_accounts_wallet_id_asset_id_shard": {"wallet_id", "asset_id", "shard"},
+    "pk_accounts": {"id"},
+    "uq_assets_tenant_id_code": {"tenant_id", "code"},
+    "pk_assets": {"id"},
+}
+# The oldest rows of a partition are read from one end of the index, up to a limit.
+FROM_ONE_END = {"pk_pending": {"partition"}}
+
+Plan = dict[str, Any]
+
+
+def fill(bank: Bank) -> None:
+    """A ledger with a past: 50,000 players, each topped up once, and 50,000 commands pending."""
+    psycopg.ClientCursor(bank.sql).execute(
+        """
+        INSERT INTO wallets (tenant_id, code) SELECT %(tenant)s, 'w' || n FROM generate_series(1, %(rows)s) n;
+        INSERT INTO accounts (wallet_id, asset_id, posted, version)
+        SELECT w.id, a.id, 100, 1 FROM wallets w JOIN assets a USING (tenant_id)
+        WHERE tenant_id = %(tenant)s AND w.code LIKE 'w%%';
+        INSERT INTO commands
+            (tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, asset, amount)
+        SELECT %(tenant)s, %(client)s, n %% 8, 'top_up', 'past-' || n, '', 'w' || (n + 1) / 2, 'gold', 100
+        FROM generate_series(1, 2 * %(rows)s) n;
+        INSERT INTO outcomes (seq, status, code, at)
+        SELECT seq, 'applied', 'applied', now() FROM commands WHERE idempotency_key LIKE 'past-%%' AND seq %% 2 = 0;
+        INSERT INTO pending (partition, seq)
+        SELECT partition, seq FROM commands WHERE idempotency_key LIKE 'past-%%' AND seq %% 2 = 1;
+        """,
+        {"tenant": bank.tenant, "client": bank.client, "rows": ROWS},
+    )
+
+
+def keep_statistics(bank: Bank) -> None:
+    """No autovacuum: what the planner knows stays what the test says."""
+    for table in LARGE:
+        bank.do("ALTER TABLE " + table + " SET (autovacuum_enabled = false)")
+
+
+def never_analysed(bank: Bank) -> None:
+    fill(bank)
+
+
+def analysed_while_empty(bank: Bank) -> None:
+    bank.do("ANALYZE")
+    fill(bank)
+
+
+def analysed_while_small(bank: Bank) -> None:
+    """A tenant with a dozen wallets, before the launch."""
+    for n in range(12):
+        bank.top_up(f"early-{n}", 1)
+    bank.do("ANALYZE")
+    fill(bank)
+
+
+def vacuumed_while_small(bank: Bank) -> None:
+    for n in range(12):
+        bank.top_up(f"early-{n}", 1)
+    bank.sql.execute("VACUUM ANALYZE")
+    fill(bank)
+
+
+def up_to_date(bank: Bank) -> None:
+    fill(bank)
+    bank.do("ANALYZE")
+
+
+STATISTICS = (never_analysed, analysed_while_empty, analysed_while_small, vacuumed_while_small, up_to_date)
+
+
+def explain(connection: psycopg.Connection | psycopg.AsyncConnection, plans: list[Plan]) -> None:
+    """Every statement's plan comes to this list as it runs."""
+
+    def told(notice: psycopg.errors.Diagnostic) -> None:
+        _, _, plan = (notice.message_primary or "").partition("plan:\n")
+        if plan:
+            plans.append(json.loads(plan))
+
+    connection.add_notice_handler(told)
+
+
+EXPLAIN = """
+    LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
+    SET auto_explain.log_format = 'json'; SET auto_explain.log_level = 'notice'; SET client_min_messages = 'notice'
+"""
+
+
+def nodes(plan: Plan, *, limited: bool = False) -> Iterator[tuple[Plan, bool]]:
+    """Each node, and whether it stands right below a LIMIT."""
+    yield plan, limited
+    for inner in plan.get("Plans", []):
+        yield from nodes(inner, limited=plan["Node Type"] == "Limit")
+
+
+def faults_of(plan: Plan) -> Iterator[str]:
+    """Where this plan does anything else to a table than looking rows up by a whole key."""
+    for node, limited in nodes(plan["Plan"]):
+        kind, index = node["Node Type"], node.get("Index Name")
+        if kind in ("Seq Scan", "Bitmap Heap Scan", "Hash Join", "Merge Join"):
+            yield f"{kind} {node.get('Relation Name', '')}"
+        elif index:
+            key = FROM_ONE_END.get(index, KEYS[index]) if limited else KEYS[index]
+            condition = node.get("Index Cond", "")
+            if missing := {column for column in key if column not in condition}:
+                yield f"{kind} by {index} without {missing}: {condition or 'no condition'}"
+
+
+def assert_by_key(plans: list[Plan], *, at_least: int) -> None:
+    assert len(plans) >= at_least, "auto_explain told too little"
+    faults = [(fault, plan["Query Text"].strip()[:200]) for plan in plans for fault in faults_of(plan)]
+    assert faults == []
+
+
+@pytest.fixture(params=STATISTICS)
+def large_bank(own_bank: Bank, request: pytest.FixtureRequest) -> Bank:
+    keep_statistics(own_bank)
+    request.param(own_bank)
+    return own_bank
+
+
+def test_the_api_finds_its_rows_by_their_keys(large_bank: Bank) -> None:
+    plans: list[Plan] = []
+    asyncio.run(accept_and_read_as_the_api_does(large_bank, plans))
+    assert_by_key(plans, at_least=4)
+
+
+async def accept_and_read_as_the_api_does(bank: Bank, plans: list[Plan]) -> None:
+    connection = await db.connect_async(bank.url, application="test-intake")
+    async with connection:
+        explain(connection, plans)
+        await connection.execute(EXPLAIN, prepare=False)
+        batch = [bank.new("spend", f"w{n}", 1) for n in range(200)]
+        accepted = await inbox.accept(connection, batch)
+        assert all(answer.replayed for answer in await inbox.accept(connection, batch))
+        seqs = [answer.seq for answer in accepted]
+        assert len(await outcomes.states(connection, seqs)) == 200
+        assert await outcomes.state_by_key(connection, bank.client, batch[0].idempotency_key) is not None

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of commands, whose plain Starlette routes (api.routes.commands) say nothing themselves.
+"""What the OpenAPI document says of commands. Their plain Starlette routes (api.routes.commands) say nothing of it.
 
 The schemas are those of the structs that the routes decode, sharpened where JSON Schema can tell more than msgspec
 checks while it decodes. Tests hold every answer, every example and the limits to this document.

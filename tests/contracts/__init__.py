@@ -1,0 +1,1 @@
+"""What clients of the commands rely on, held over real sockets against a real api, worker, PostgreSQL and Valkey."""

@@ -1,0 +1,51 @@
+"""The pages that are held to the code, and how to read them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+SETTINGS = ROOT / "docs/settings.md"
+OPERATING = ROOT / "docs/operating.md"
+PACKAGES = ("api", "bursar", "ledger", "migrations", "runtime", "worker")
+
+
+def pages() -> list[Path]:
+    """Every page of ours: those that git tracks, and those that are about to be."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.md"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    return sorted(path for path in map(ROOT.joinpath, listed) if path.exists() and "static" not in path.parts)
+
+
+def sources() -> list[Path]:
+    """Every Python file of the service itself."""
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def section(page: Path, title: str) -> str:
+    """The text below a heading, up to the next one of its level or above."""
+    text = page.read_text()
+    found = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
+    assert found, f"{page.name} has no section {title!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the table rows in a text, headings and rules left out."""
+    lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
+    tables = [[cell.strip() for cell in line.split(" | ")] for line in lines]
+    rules = [number for number, line in enumerate(lines) if set(line) <= set("-|: ")]
+    return [row for number, row in enumerate(tables) if number not in rules and number + 1 not in rules]
+
+
+def fences(page: Path, *languages: str) -> list[str]:
+    """The code blocks of a page in these languages."""
+    return [
+        block for language, block in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        if language in languages
+    ]  # fmt: skip

@@ -1,0 +1,161 @@
+"""docs/operating.md: its events and figures are the code's, its queries run, its roles suffice and no more."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import cast
+
+import psycopg
+import pytest
+from psycopg.sql import SQL
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from api.metrics import Metrics
+from ledger import audit, db, drain, inbox, keys, reads, registers
+from ledger.inbox import Claim, NewCommand
+from ledger.keys import Scope
+from ledger.reads import Backlog
+from tests.docs.pages import OPERATING, fences, rows, section, sources
+
+EVENT = re.compile(r'log\.(debug|info|warning|error|exception)\(\s*"([a-z_.]+)"')
+
+
+def events() -> dict[str, str]:
+    """Event → level, of everything that the service logs."""
+    found: dict[str, str] = {}
+    for source in sources():
+        for level, event in EVENT.findall(source.read_text()):
+            found[event] = "error" if level == "exception" else level
+    return found
+
+
+def test_the_events_are_those_that_the_code_logs() -> None:
+    documented = {row[0].strip("`"): row[1] for row in rows(section(OPERATING, "Log events"))}
+    assert documented == events()
+
+
+def test_events_named_in_the_text_exist() -> None:
+    named = re.findall(r"`([a-z]+\.[a-z_]+)`", OPERATING.read_text())
+    assert named
+    assert set(named) <= set(events())
+
+
+def test_the_metrics_exist() -> None:
+    shown = Metrics().render(Backlog(0, 0.0)).decode()
+    named = set(re.findall(r"\bbursar_[a-z]+_[a-z_]+[a-z]\b", OPERATING.read_text())) - {
+        "bursar_owner", "bursar_work", "bursar_read"
+    }  # fmt: skip
+    assert named
+    assert not [name for name in named if f"\n{name} " not in shown]
+
+
+def test_sessions_name_themselves_so() -> None:
+    code = "\n".join(source.read_text() for source in sources())
+    used = set(re.findall(r'application="(bursar-[a-z]+)"', code))
+    named = set(re.findall(r"`(bursar-[a-z]+)`", section(OPERATING, "Look here")))
+    assert named <= used
+    assert used - named <= {"bursar-run", "bursar-bench"}, "processes of the command line that last a moment"
+
+
+def statements(marker: str) -> list[str]:
+    text = OPERATING.read_text()
+    found = re.search(rf"<!-- {marker} -->\n```sql\n(.*?)```", text, re.DOTALL)
+    assert found, marker
+    return [part.strip() for part in re.sub(r"--.*", "", found[1]).split(";") if part.strip()]
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database for another role. SET ROLE by option: what a login as that role may do, without a password."""
+    return f"{url}{'&' if '?' in url else '?'}options=-c%20role%3D{role}"
+
+
+def run(connection: psycopg.Connection, texts: list[str]) -> None:
+    for text in texts:
+        connection.execute(SQL(text))  # pyright: ignore[reportArgumentType]  # our own page
+
+
+def test_the_queries_run(database_url: str) -> None:
+    [queries] = [block for block in fences(OPERATING, "sql") if "pg_stat_activity" in block]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        run(connection, [query for query in re.sub(r"--.*", "", queries).split(";") if query.strip()])
+
+
+@pytest.fixture
+def roles(database_url: str) -> Iterator[str]:
+    """A database whose tables belong to bursar_owner, with the roles of the page."""
+    with psycopg.connect(database_url, autocommit=True) as superuser:
+        run(superuser, statements("roles:superuser"))
+        try:
+            tables = superuser.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            run(superuser, [f'ALTER TABLE "{table}" OWNER TO bursar_owner' for (table,) in tables])
+            with psycopg.connect(database_url, autocommit=True) as owner:
+                owner.execute("SET ROLE bursar_owner")
+                run(owner, statements("roles:owner"))
+            yield database_url
+        finally:
+            for role in ("bursar_owner", "bursar_work", "bursar_read"):
+                superuser.execute(SQL(cast(str, f"DROP OWNED BY {role} CASCADE")))  # pyright: ignore[reportArgumentType]
+                superuser.execute(SQL(cast(str, f"DROP ROLE {role}")))  # pyright: ignore[reportArgumentType]
+
+
+async def work(url: str, client_id: int) -> None:
+    """What an api and a worker do with their tables, as the role that they connect as."""
+    engine = db.async_engine(url, application="test")
+    intake = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    try:
+        async with engine.begin() as connection:
+            await registers.create_asset(connection, 1, code="gold", name="Gold", scale=0)
+            for _ in range(2):
+                await registers.put_wallet(connection, 1, "alice", name="Alice", metadata="{}")
+            await registers.set_wallet_status(connection, 1, "alice", "frozen")
+            await registers.set_wallet_status(connection, 1, "alice", "active")
+            await registers.set_asset_status(connection, 1, "gold", "frozen")
+            await registers.set_asset_status(connection, 1, "gold", "active")
+            await keys.record_use(connection, [1])
+            await reads.backlog(connection)
+            await reads.schema_and_age(connection)
+        for key in ("k-1", "k-1", "k-2"):
+            command = NewCommand(
+                1, client_id, 0, "top_up", key, b"", "bob", None, "gold", 5, None, None, None
+            )  # fmt: skip
+            await inbox.accept(intake, [command])
+    finally:
+        await intake.close()
+        await engine.dispose()
+
+
+def drained(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        claim = inbox.claim(connection, range(8), max_rows=10)
+        assert isinstance(claim, Claim)
+        inbox.reclaim(connection, claim.commands)
+        inbox.count_attempt(connection, 1)
+        return len(drain.apply(connection, claim, task_id=None))
+
+
+def test_the_roles_suffice_and_no_more(roles: str) -> None:
+    owner, worker, reader = (as_role(roles, role) for role in ("bursar_owner", "bursar_work", "bursar_read"))
+    engine = create_engine(db.sqlalchemy_url(owner), poolclass=NullPool)
+    keys.create_key(engine, env="test", client="shop", scopes=[Scope.ADMIN])
+    with psycopg.connect(roles) as superuser:
+        ((client_id,),) = superuser.execute("SELECT id FROM clients").fetchall()
+
+    asyncio.run(work(worker, client_id))
+    assert drained(worker) == 2
+    findings = audit.audit(create_engine(db.sqlalchemy_url(reader), poolclass=NullPool))
+    assert all(finding.holds for finding in findings)
+
+    forbidden = [
+        (worker, "DELETE FROM entries"),
+        (worker, "ALTER TABLE entries DISABLE TRIGGER ALL"),
+        (worker, "UPDATE outcomes SET code = 'applied'"),
+        (worker, "UPDATE api_keys SET scopes = '{admin}'"),
+        (worker, "INSERT INTO api_keys (client_id, prefix, key_hash, scopes) VALUES (1, '', '', '{}')"),
+        (worker, "DROP TABLE commands"),
+        (reader, "SELECT key_hash FROM api_keys"),
+        (reader, "INSERT INTO pending (partition, seq) VALUES (0, 0)"),
+    ]
+    for url, statement in forbidden:
+        with psycopg.connect(url, autocommit=True) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            run(connection, [statement])

@@ -1,0 +1,77 @@
+"""Every page: its links lead somewhere, its commands exist, and it speaks of nobody's machine."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from bursar.cli import app
+from tests.docs.pages import ROOT, fences, pages
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# What a page may tell people to type beside ours.
+OTHERS = {".", "curl", "docker", "sudo", "pip", "pg_dump", "cp"}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_there_are_pages() -> None:
+    assert {"README.md", "CHANGELOG.md", "docs/glossary.md", "docs/settings.md"} <= set(map(name, pages()))
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in LINK.findall(prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        led = (page.parent / path).resolve() if path else page
+        assert led.exists(), target
+        assert led.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(led), target
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_commands_exist(page: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    ours = getattr(typer.main.get_command(app), "commands", {})
+    lines = [line for block in fences(page, "console", "bash", "sh") for line in block.splitlines() if line.strip()]
+    for command in [part for line in lines for part in line.split(" && ")]:
+        words = shlex.split(command.removeprefix("$ "), comments=True)
+        if not words:
+            continue
+        match words[0].rpartition("/")[2], words[1:]:
+            case "make", [target, *_]:
+                assert target in targets, command
+            case "bursar", [subcommand, *_] if not subcommand.startswith("-"):
+                assert subcommand in ours, command
+            case "bursar", _:
+                pass
+            case program, _:
+                assert program in OTHERS or (ROOT / words[0]).is_file(), command
+
+
+def test_every_decision_is_listed_and_has_its_parts() -> None:
+    folder = ROOT / "docs/decisions"
+    records = sorted(folder.glob("[0-9]*.md"))
+    numbers = [record.name[:4] for record in records]
+    assert numbers == [f"{number:04}" for number in range(1, len(records) + 1)]
+    index = (folder / "README.md").read_text()
+    for record in records:
+        text = record.read_text()
+        assert text.startswith(f"# {record.name[:4]}: "), record.name
+        assert f"({record.name})" in index
+        parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert parts == ["Context", "Decision", "Cost", "Alternatives", "Figures"], record.name
+        assert re.search(r"^\d{4}-\d{2}\. (Accepted|Superseded)", text, re.MULTILINE), record.name
+        assert text.count("\n") <= 80, f"{record.name} is longer than a page"

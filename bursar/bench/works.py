@@ -31,6 +31,7 @@ DRAINED_S = 120.0  # limit for what a load leaves pending
 SOAK_SLOWEST_PER_S = 300  # slower than this the memory work ends early and says so
 MEMORY_EVERY_S = 2.0
 QUIET_SAMPLES = 5  # after the last command: memory at rest
+QUIET_EVERY_S = 0.3
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,8 +261,7 @@ class Bench:
             problems.append(str(error))
             per_s = 0.0
         drained = figures.window(flows, start_s=0, end_s=float("inf"))
-        stack.stop_workers()
-        stack.start_workers(stack.workers)
+        stack.start_workers(stack.workers - 1)
         return WorkFigures(
             name="drain",
             title=title,
@@ -293,7 +293,7 @@ class Bench:
         problems = [f"{kind}: {number}" for kind, number in result.errors.items()] + self._settle("memory")
         for _ in range(QUIET_SAMPLES):
             samples.append((observer.last_seq() - since, memory_mib(stack.roots())))
-            time.sleep(MEMORY_EVERY_S / 4)
+            time.sleep(QUIET_EVERY_S)
         if result.commands < count:
             problems.append(f"only {result.commands:,} of {count:,} commands in {limit_s:.0f} s")
         problems += self._lost(observer.flows(since), answered=result.commands)

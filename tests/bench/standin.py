@@ -21,6 +21,11 @@ class StandIn:
         self._refuse_after = refuse_after
         self._hang_up_after = hang_up_after
 
+    @property
+    def commands(self) -> list[dict[str, str]]:
+        """Every command that was posted, alone or in a batch."""
+        return [command for _, _, body in self.posts for command in body.get("commands", [body])]
+
     async def __aenter__(self) -> "StandIn":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]

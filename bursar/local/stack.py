@@ -134,15 +134,17 @@ class Stack:
         if not self._claimed:
             return
         processes.stop_request.forget()  # the next one means: faster
-        try:
+        with contextlib.suppress(OSError):
             self._home.hide()
+        try:
+            self._screen.line("Stopping")
             self._api.stop()
             for worker in self._workers:  # both at once, then wait for both
                 worker.ask_to_stop()
             for name, part in self._in_stopping_order():
                 if not part.stop():
                     self._screen.event(f"{name} did not stop in time and was killed")
-        except (StopRequested, OSError):  # in a hurry, or the terminal is gone and lines with it
+        except StopRequested:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             processes.stop_request.forget()

@@ -1,0 +1,69 @@
+"""Redis fails in every way it can. It carries hints only: acceptance does not notice, outcomes come a second later."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.crash.checks import assert_doorbells_answered, check, settle, tasks
+from tests.crash.load import Load
+from tests.crash.service import Service
+
+pytestmark = pytest.mark.timeout(120)
+
+# A command that no doorbell announced waits a second for the look-out, and half a one for its next look. The rest is
+# for a machine that does other things too.
+OUTCOME_MAX_S = 5.0
+ACCEPT_MAX_S = 2.0  # an answer that waited for Redis would take longer than the api's socket timeouts to it
+# Celery tries to reconnect after 2, 4, 6 … seconds.
+RECONNECT_S = 40.0
+
+
+@pytest.fixture
+def service(service: Service) -> Generator[Service]:
+    yield service
+    service.redis.thaw()
+
+
+def test_nothing_fails(service: Service) -> None:
+    """The ground that the others stand on: the same checks, and no answer but 202 and 200."""
+    with Load(service) as load:
+        load.until(accepted=3_000)
+    check(service, load)
+    assert not load.refused
+    assert tasks(service, load.tenant)[True] > 0
+
+
+def test_redis_gone_for_the_whole_load(service: Service) -> None:
+    service.redis.kill()
+    with Load(service) as load:
+        load.until(accepted=3_000)
+    assert check(service, load) < OUTCOME_MAX_S
+    assert not load.refused
+    assert tasks(service, load.tenant)[True] == 0
+
+    service.redis.start()
+    print("reconnected after", assert_doorbells_answered(service, within_s=RECONNECT_S))
+
+
+def test_redis_flushed_again_and_again(service: Service) -> None:
+    with Load(service) as load:
+        for _ in range(20):
+            load.until(accepted=150)
+            service.redis.flush()
+    check(service, load)
+    assert not load.refused
+    print("answered after", assert_doorbells_answered(service, within_s=RECONNECT_S))
+
+
+def test_redis_stands_still_while_posting(service: Service) -> None:
+    with Load(service) as load:
+        load.until(accepted=500)
+        service.redis.freeze()
+        load.until(accepted=2_500)
+    # All of that was accepted and comes to its outcomes while Redis still stands still.
+    assert load.slowest_s < ACCEPT_MAX_S
+    settle(service, load.tenant)
+    service.redis.thaw()
+    print("slowest", load.slowest_s, check(service, load))
+    assert not load.refused
+    print("answered after", assert_doorbells_answered(service, within_s=RECONNECT_S))

@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,28 @@ def test_each_step_is_called_by_one_before_it_in_its_process() -> None:
             assert called in before[process], f"{file} {name} is called by none of the steps before it"
         entered.add(heading)
         before.setdefault(process, set()).update(reach(file, name))
+
+
+def test_whatever_calls_two_steps_calls_them_in_this_order() -> None:
+    """The list may put no step before another that the code takes first."""
+    files = {file for _, file, _ in steps()}
+    bodies = [node for file in sorted(files) for node in ast.walk(ast.parse((ROOT / file).read_text()))]
+    pairs = 0
+    for heading, group in groupby(steps(), key=lambda step: step[0]):
+        called = [name.split(".")[-1] for _, _, name in group]
+        for body in bodies:
+            if isinstance(body, ast.FunctionDef | ast.AsyncFunctionDef):
+                places = [place for name in called if (place := first_use(body, name))]
+                assert places == sorted(places), f"{heading} {body.name} calls them in another order"
+                pairs += max(0, len(places) - 1)
+    assert pairs >= 5
+
+
+def first_use(body: ast.AST, name: str) -> int | None:
+    """The line of the first call of this name within a function."""
+    calls = [node.func for node in ast.walk(body) if isinstance(node, ast.Call)]
+    lines = [call.lineno for call in calls if name in (getattr(call, "id", None), getattr(call, "attr", None))]
+    return min(lines, default=None)
 
 
 def test_every_guarantee_names_its_proof() -> None:

@@ -62,7 +62,7 @@ def _invalid(message: str) -> Problem:
     place = _PLACE.search(message)
     detail = message[: place.start()] if place else message
     pointer = ""
-    for name, index in _STEP.findall(place[1]) if place else ():
+    for name, index in _STEP.findall(place[1].partition("[...]")[0]) if place else ():  # [...]: somewhere in there
         pointer += f"/{name or index}"
     code = "invalid"
     if member := _MEMBER.search(detail):

@@ -7,12 +7,12 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from fastapi import Request
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from api.problems import Problem
+from api.problems import Problem, invalid
 from ledger.names import NAME_MAX, NAME_PATTERN
 
 LIMIT_DEFAULT = 50
@@ -68,6 +68,18 @@ class Page(BaseModel):
             return decoder.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
         except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
             raise Problem("invalid_cursor") from None
+
+
+def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:
+    """Each parameter once: which of two was meant is not for us to guess. Raises Problem, 422."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise invalid(f"/query/{name}", "stands there twice", "duplicate")
+    return page
+
+
+Asked = Annotated[Page, Depends(_asked)]
 
 
 def page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: object | None) -> Response:

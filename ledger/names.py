@@ -4,6 +4,7 @@ The patterns are for `re.search` and for JSON Schema alike: anchored, and the lo
 Python's `$` would let pass behind the last character.
 """
 
+from types import NoneType
 from typing import Any, cast
 
 import msgspec
@@ -40,17 +41,14 @@ _sorted = msgspec.json.Encoder(order="sorted")
 
 def _depth(root: object) -> int:
     """Levels of objects and arrays, counted level by level: no recursion to exhaust."""
-    depth, level = 0, _inside(root)
-    while level:
+    depth, level = 0, [root]
+    while level := [value for value in level if not isinstance(value, _SCALARS)]:
         depth, level = depth + 1, [inner for value in level for inner in _inside(value)]
     return depth
 
 
 def _inside(value: object) -> list[object]:
-    match value:
-        case dict():
-            return list(cast(dict[str, object], value).values())
-        case list():
-            return cast(list[object], value)
-        case _:
-            return []
+    return list(cast(dict[str, object], value).values()) if isinstance(value, dict) else cast(list[object], value)
+
+
+_SCALARS = (str, int, float, NoneType)

@@ -6,7 +6,6 @@ What they hold is told by the supply, and by the entries of transfers.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import RowMapping, text
@@ -41,7 +40,7 @@ class Wallet(Struct, frozen=True):
     id: str
     status: str
     name: str | None
-    metadata: dict[str, Any]
+    metadata: str  # JSON text: nobody here looks inside
     created_at: datetime
     accounts: list[Account]
 
@@ -51,7 +50,7 @@ class Wallet(Struct, frozen=True):
 # from reading all commands instead of the pending ones.
 _WALLETS = """
 WITH page AS (
-    SELECT id, code, status, name, metadata, created_at FROM wallets
+    SELECT id, code, status, name, metadata::text, created_at FROM wallets
     WHERE tenant_id = :tenant_id AND {which}
 ), queued AS (
     SELECT c.wallet, c.asset, sum(c.amount)::bigint AS queued
@@ -129,7 +128,7 @@ class Entry(Struct, frozen=True):
     type: str
     accepted_at: datetime
     reference: str | None
-    metadata: dict[str, Any] | None
+    metadata: str | None  # JSON text
 
     @property
     def id(self) -> str:
@@ -140,7 +139,7 @@ class Entry(Struct, frozen=True):
 
 _ENTRY = """
     e.account_id, w.code AS wallet, a.shard, s.code AS asset, e.amount, e.balance_after, e.version, e.at, e.seq,
-    c.type, c.accepted_at, c.reference, c.metadata
+    c.type, c.accepted_at, c.reference, c.metadata::text
 """
 # The newest of each account, below where the last page ended: every account's own order is read from its own key.
 _ENTRIES = text(f"""

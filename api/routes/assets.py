@@ -4,14 +4,14 @@ import re
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from api import schemas
 from api.auth import Principal, needs
 from api.bodies import read
-from api.lists import Page, json_response, page
+from api.lists import Asked, json_response, page
 from api.openapi import problems, request_body
 from api.problems import Problem
 from api.state import autocommit, ring_all, transaction
@@ -44,7 +44,7 @@ _patch_asset = msgspec.json.Decoder(PatchAsset)
 
 
 @router.get("", response_model=schemas.AssetList, responses=problems("invalid_cursor"))
-async def list_assets(request: Request, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
+async def list_assets(request: Request, principal: Reader, asked: Asked) -> Response:
     """The assets, by code."""
     async with autocommit(request) as connection:
         found = await reads.assets(connection, principal.tenant_id, after=asked.after_name, limit=asked.limit + 1)

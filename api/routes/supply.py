@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import schemas
 from api.auth import Principal, needs
-from api.lists import Page, page
+from api.lists import Asked, page
 from api.openapi import problems
 from api.state import autocommit
 from ledger import reads
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/supply", tags=["assets"])
 async def list_supply(
     request: Request,
     principal: Annotated[Principal, needs(Scope.ASSETS_READ)],
-    asked: Annotated[Page, Query()],
+    asked: Asked,
 ) -> Response:
     """Of every asset, by code."""
     async with autocommit(request) as connection:

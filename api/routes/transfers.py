@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -49,5 +50,5 @@ def show_entry(entry: reads.Entry) -> dict[str, Any]:
         "version": None if ours else entry.version,
         "at": entry.at,
         "reference": entry.reference,
-        "metadata": entry.metadata or {},
+        "metadata": msgspec.Raw(entry.metadata.encode()) if entry.metadata is not None else {},
     }

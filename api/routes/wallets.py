@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api import schemas
 from api.auth import Principal, needs
 from api.bodies import read
-from api.lists import Page, page
+from api.lists import Asked, page
 from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.routes.transfers import show_entry
@@ -42,7 +42,7 @@ _put_wallet = msgspec.json.Decoder(PutWallet)
 
 
 @router.get("", response_model=schemas.WalletList, responses=problems("invalid_cursor"))
-async def list_wallets(request: Request, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
+async def list_wallets(request: Request, principal: Reader, asked: Asked) -> Response:
     """The players' wallets, by id. The system's own are not among them."""
     async with autocommit(request) as connection:
         found = await reads.wallets(
@@ -114,7 +114,7 @@ async def _set_status(request: Request, principal: Principal, id: str, status: r
 
 
 @router.get("/{id}/entries", response_model=schemas.EntryList, responses=problems("wallet_not_found", "invalid_cursor"))
-async def list_entries(request: Request, id: str, principal: Reader, asked: Annotated[Page, Query()]) -> Response:
+async def list_entries(request: Request, id: str, principal: Reader, asked: Asked) -> Response:
     """What moved this wallet's balances, newest first. No page repeats or skips an entry, whatever is written
     meanwhile."""
     async with autocommit(request) as connection:
@@ -157,7 +157,7 @@ def _show(wallet: reads.Wallet) -> dict[str, Any]:
         "object": "wallet",
         "status": wallet.status,
         "name": wallet.name,
-        "metadata": wallet.metadata,
+        "metadata": msgspec.Raw(wallet.metadata.encode()),
         "created_at": wallet.created_at,
         "accounts": [
             {

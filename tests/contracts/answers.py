@@ -31,7 +31,7 @@ class Contract:
         if status >= 400:
             assert status < 500, content
             assert headers["content-type"] == PROBLEM
-        operation = self.document["paths"].get(_template(path), {}).get(method.lower())
+        operation = self.document["paths"].get(_template(method, path), {}).get(method.lower())
         if operation is None:
             assert status == 405 or not path.startswith("/v1/commands")
             return
@@ -46,7 +46,8 @@ class Contract:
         body = json.loads(content)
         self._validate(schema, body)
         if status >= 400:
-            assert (body["status"], body["instance"], body["request_id"]) == (status, path, headers["request-id"])
+            assert (body["status"], body["request_id"]) == (status, headers["request-id"])
+            assert body["instance"] == path or not path.isprintable()  # line ends are not told back
             assert body["type"] == f"/problems/{body['code']}"
 
     def _validate(self, schema: dict[str, Any], value: object) -> None:
@@ -58,6 +59,7 @@ class Contract:
         validator.validate(value)
 
 
-def _template(path: str) -> str:
-    known = ("/v1/commands", "/v1/commands/batch")
-    return "/v1/commands/{id}" if path.startswith("/v1/commands/") and path not in known else path
+def _template(method: str, path: str) -> str:
+    """The path as the document spells it. `GET /v1/commands/batch` asks for a command of that id."""
+    named = path in ("/v1/commands", "/v1/commands/batch") and (method, path) != ("GET", "/v1/commands/batch")
+    return "/v1/commands/{id}" if path.startswith("/v1/commands/") and not named else path

@@ -4,7 +4,8 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -97,6 +98,11 @@ class Caller:
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 
+    def hang_up(self, request: bytes) -> None:
+        """Send these very bytes and leave without hearing the answer."""
+        with socket.create_connection(("127.0.0.1", self.service.port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(request)
+
     # --- whole stories -------------------------------------------------------------------------------------------
 
     def do(self, kind: str, wallet: str, amount: object, *, key: str | None = None, **more: object) -> dict[str, Any]:
@@ -104,6 +110,16 @@ class Caller:
         answer = self.post(order(kind, wallet, amount, **more), key=key, prefer="wait=20")
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def until(
+        self, ask: Callable[[], httpx2.Response], satisfied: Callable[[httpx2.Response], bool]
+    ) -> httpx2.Response:
+        """Ask again and again, ten seconds at most; the first answer that satisfies."""
+        deadline = time.monotonic() + 10
+        while not satisfied(answer := ask()):
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.05)
+        return answer
 
     def new_wallet(self, balance: int = 0) -> str:
         """A wallet with so much gold; one of 0 was never opened."""

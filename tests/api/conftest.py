@@ -5,6 +5,7 @@ from datetime import datetime
 
 import httpx2
 import pytest
+from sqlalchemy import Engine
 
 from bursar.local.valkey import Valkey
 from ledger import db
@@ -22,18 +23,24 @@ def api(module_database_url: str, valkey: Valkey) -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def engine(module_database_url: str) -> Iterator[Engine]:
+    """As the command line has one."""
+    engine = db.engine(module_database_url, application="test-keys")
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
-def new_key(bank: Bank) -> Iterator[NewKey]:
+def new_key(engine: Engine, bank: Bank) -> NewKey:
     """Keys of the bank's tenant, or of another bank's: `new_key(Scope.WALLETS_READ)`."""
-    engine = db.engine(bank.url, application="test-keys")
 
     def create(*scopes: Scope, of: Bank = bank, expires_at: datetime | None = None) -> str:
         tenant = of.one("SELECT code FROM tenants WHERE id = %s", of.tenant)
         opens = scopes or (Scope.ADMIN,)
         return create_key(engine, env="test", client="a game", scopes=opens, tenant=tenant, expires_at=expires_at)
 
-    yield create
-    engine.dispose()
+    return create
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import httpx2
@@ -18,13 +17,6 @@ from ledger.keys import Scope
 from tests.api.conftest import NewKey
 from tests.api.serving import Served, code
 from tests.books import Bank
-
-
-@pytest.fixture
-def engine(bank: Bank) -> Iterator[Engine]:
-    engine = db.engine(bank.url, application="test-keys")
-    yield engine
-    engine.dispose()
 
 
 def key_id(bank: Bank, key: str) -> int:

@@ -7,6 +7,7 @@ from rich.table import Table
 from bursar.bench.figures import Spread
 from bursar.bench.report import Report, WorkFigures
 
+QUIET_CORES = 0.3  # the kernel's own threads, flushing what we write, take up to about as much
 ROLES = ("api", "worker", "postgres", "valkey", "load")
 
 
@@ -38,6 +39,11 @@ def show(report: Report, console: Console) -> None:
     for work in report.works:
         for problem in work.problems:
             console.print(f"[bold red]{work.name}: {problem}[/]")
+    others = max((work.cpu.others_cores_busy for work in report.works if work.cpu), default=0.0)
+    if others > QUIET_CORES:
+        console.print(
+            f"[yellow]Others kept up to {others:.2f} cores busy: for figures to keep, run it on a quiet machine.[/]"
+        )
     console.print(f"Audit: {report.audit}")
     if not report.valid:
         console.print("[bold red]These figures do not count: see the problems and the audit above.[/]")

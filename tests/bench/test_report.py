@@ -12,7 +12,7 @@ from bursar.bench.floor import Floor, FloorError, Round, mean_of, read_rate
 from bursar.bench.machine import CpuUse, Machine
 from bursar.bench.picture import svg
 from bursar.bench.plan import LoadResult
-from bursar.bench.report import DrainFigures, Goal, ProcessMemory, Report, WorkFigures, cpu_between, goals
+from bursar.bench.report import Cpu, DrainFigures, Goal, ProcessMemory, Report, WorkFigures, cpu_between, goals
 from bursar.bench.show import show
 from bursar.bench.works import process_memory
 
@@ -34,7 +34,7 @@ WORKS = [
     work("singles", 5_000),
     work("batch", 5_999),
     work("hot", 4_800),
-    work("offered", 100),
+    work("offered", 100, cpu=Cpu({"api": 70.0}, {"api": 0.5}, others_cores_busy=0.9)),
     work("drain", 0, window=None, load=None, drain=DrainFigures(10, 15_000.0, 1.0, None)),
     work(
         "memory", 0, window=None, memory=[ProcessMemory("api 1", 50, 61, 62, 11.0), ProcessMemory("w", 1, 1, 1, -25.0)]
@@ -84,7 +84,15 @@ def test_a_report_survives_json_and_says_everything_in_tables_and_in_the_picture
     show(report(valid=True), Console(file=said, width=200))
 
     assert msgspec.json.decode(msgspec.json.encode(report(valid=True)), type=Report) == report(valid=True)
-    for words in ("5,000", "To reach, and reached", "1,000/s", "-25.0", "200.0 / 200.0 / 200.0", "Audit: clean"):
+    for words in (
+        "5,000",
+        "To reach, and reached",
+        "1,000/s",
+        "-25.0",
+        "200.0 / 200.0 / 200.0",
+        "0.90 cores busy",
+        "Audit: clean",
+    ):
         assert words in said.getvalue()
     assert "do not count" not in said.getvalue()
     picture = "".join(ElementTree.fromstring(svg(report(valid=True))).itertext())

@@ -143,6 +143,7 @@ def test_another_clients_equal_key_is_another_key(bank: Bank) -> None:
     first, second = bank.accept([mine, theirs])
     assert (first.replayed, second.replayed) == (False, False)
     assert first.seq != second.seq
+    assert bank.accept([theirs, mine]) == [replace(second, replayed=True), replace(first, replayed=True)]
     bank.drain()
     assert bank.available("alice") == 200
 

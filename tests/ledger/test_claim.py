@@ -7,6 +7,7 @@ import pytest
 
 from ledger import inbox
 from ledger.commands import Spend, Unknown
+from ledger.errors import BrokenInvariant
 from ledger.inbox import PARTITION_LOCKS, Claim, Nothing
 from tests.books import ALL, Bank
 
@@ -27,6 +28,13 @@ def test_a_claim_takes_no_more_than_it_was_told_and_the_oldest_first(bank: Bank)
     wallet = bank.wallet_in(3)
     seqs = [bank.order("top_up", wallet, 1) for _ in range(7)]
     assert [bank.drain(max_rows=3) for _ in range(4)] == [seqs[:3], seqs[3:6], seqs[6:], []]
+
+
+def test_a_claim_over_many_partitions_takes_no_more_than_it_was_told(bank: Bank) -> None:
+    seqs = [bank.order("top_up", bank.wallet_in(n % 3), 1) for n in range(12)]
+    first, second = bank.drain(max_rows=6), bank.drain(max_rows=6)
+    assert (len(first), len(second)) == (6, 6)
+    assert sorted(first + second) == seqs
 
 
 def test_a_small_claim_serves_the_partition_that_has_waited_longest(bank: Bank) -> None:
@@ -162,14 +170,23 @@ def test_reclaim_takes_just_these_and_only_what_is_still_pending(bank: Bank) -> 
         assert inbox.reclaim(drain.connection, [commands[2]]) is None
 
 
-def test_reclaim_waits_for_whoever_drains_the_partition(bank: Bank) -> None:
+def test_reclaim_waits_for_whoever_holds_the_partition(bank: Bank) -> None:
     bank.order("top_up", "alice", 1)
-    with bank.another_drain() as holder, bank.another_drain() as patient:
-        holder.claim()
+    with bank.another_drain() as patient:
+        patient.claim()
+        commands = patient.commands
+        patient.rollback()
+        bank.drains.execute("SELECT pg_advisory_xact_lock(%s, %s)", (PARTITION_LOCKS, bank.partition("alice")))
         patient.connection.execute("SET lock_timeout = '100ms'")
-        patient.connection.commit()
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            inbox.reclaim(patient.connection, holder.commands)
+            inbox.reclaim(patient.connection, commands)
+        bank.drains.rollback()
+
+
+def test_a_queue_that_names_a_command_that_was_never_accepted_is_a_broken_invariant(bank: Bank) -> None:
+    bank.do("INSERT INTO pending (partition, seq) VALUES (0, 9000000000)")
+    with pytest.raises(BrokenInvariant, match="1 pending commands were claimed, 0 of them exist"):
+        bank.drain()
 
 
 def test_a_broken_drain_is_counted_on_the_command_that_broke_it(bank: Bank) -> None:

@@ -67,7 +67,7 @@ def check(service: Service, load: Load, *, also: dict[str, str] | None = None) -
 
 
 def assert_audit_clean(service: Service) -> None:
-    engine = db.engine(service.postgres.url, application="crash-test", statement_timeout_ms=0)
+    engine = db.engine(service.database_url, application="crash-test", statement_timeout_ms=0)
     try:
         broken = [finding for finding in audit(engine) if not finding.holds]
     finally:

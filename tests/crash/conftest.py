@@ -1,5 +1,6 @@
 """One service for all of these tests: each finds it whole, and after one that failed it is built anew."""
 
+import contextlib
 from collections.abc import Generator
 
 import pytest
@@ -12,42 +13,45 @@ from tests.crash.service import Service
 class House:
     """Where the service lives between tests."""
 
-    def __init__(self) -> None:
-        self.service: Service | None = None
+    def __init__(self, postgres: Postgres, folders: pytest.TempPathFactory) -> None:
+        self._postgres = postgres
+        self._folders = folders
+        self._service: Service | None = None
+        self._cleanup = contextlib.ExitStack()
+        self._template = servers.make_template(postgres)
+
+    def whole_service(self) -> Service:
+        if self._service is None:
+            self._postgres.start()
+            url = self._cleanup.enter_context(servers.fresh_database(self._postgres, template=self._template))
+            self._service = Service(self._folders.mktemp("service"), self._postgres, url)
+            self._cleanup.callback(self._service.end)
+        self._service.heal()
+        return self._service
+
+    def clear(self) -> None:
+        """End the service and drop its database."""
+        self._service = None
+        self._cleanup.close()
 
 
 _failed = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="package")
-def crashing_postgres() -> Generator[Postgres]:
-    """Shared by these tests, killed by some of them."""
+def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
     with servers.running_postgres() as server:
-        servers.migrate(server.url)
-        yield server
-
-
-@pytest.fixture(scope="package")
-def house() -> Generator[House]:
-    house = House()
-    yield house
-    if house.service is not None:
-        house.service.end()
+        house = House(server, tmp_path_factory)
+        yield house
+        house.clear()
 
 
 @pytest.fixture
-def service(house: House, crashing_postgres: Postgres, request: pytest.FixtureRequest) -> Generator[Service]:
+def service(house: House, request: pytest.FixtureRequest) -> Generator[Service]:
     """An api, two workers, Valkey and PostgreSQL, all running."""
-    if house.service is None:
-        crashing_postgres.start()
-        folder = request.getfixturevalue("tmp_path_factory").mktemp("service")
-        house.service = Service(folder, crashing_postgres)
-    service = house.service
-    service.heal()
-    yield service
+    yield house.whole_service()
     if request.node.stash.get(_failed, False):
-        service.end()
-        house.service = None
+        house.clear()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,6 +29,7 @@ from tests.crash.wire import Connection, Unanswered
 
 START_S = 60.0  # a Python start takes two seconds, and many times that on a busy machine
 PARTITIONS = 8
+LOGS_TOLD, LOG_LINES, LOG_WIDTH = 8, 20, 400  # of a test that failed: what fits on a few screens
 _numbers = count(1)
 
 
@@ -41,6 +42,13 @@ def wait_for(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s:.0f} s: {what}. {tell()}")
         time.sleep(0.02)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)
@@ -165,12 +173,8 @@ class Worker(Program):
         return " ready." in self.log.read_text()
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.pid).children()
-
-    @property
-    def child(self) -> psutil.Process:
-        wait_for(self.children, f"a child of {self.name}")
-        return self.children()[0]
+        """Those that live."""
+        return [child for child in psutil.Process(self.pid).children() if lives(child)]
 
 
 class Redis(Valkey):
@@ -197,9 +201,10 @@ class Redis(Valkey):
 class Service:
     """PostgreSQL, Valkey, an api and two workers. `heal` makes it whole again between tests."""
 
-    def __init__(self, folder: Path, postgres: Postgres) -> None:
+    def __init__(self, folder: Path, postgres: Postgres, database_url: str) -> None:
         self.folder = folder
         self.postgres = postgres
+        self.database_url = database_url
         self.redis = Redis(folder / "valkey")
         self.redis.start()
         self._eye: psycopg.Connection[Any] | None = None
@@ -211,7 +216,7 @@ class Service:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BURSAR_", "PG"))}
         return kept | {
-            "BURSAR_DATABASE_URL": self.postgres.url,
+            "BURSAR_DATABASE_URL": self.database_url,
             "BURSAR_REDIS_URL": self.redis.url,
             "BURSAR_LOG_FORMAT": "json",
         }
@@ -268,13 +273,13 @@ class Service:
                 return self._eye.execute(query, values or None).fetchall()
             except psycopg.OperationalError:
                 self._eye.close()
-        self._eye = psycopg.connect(self.postgres.url, autocommit=True, connect_timeout=5)
+        self._eye = psycopg.connect(self.database_url, autocommit=True, connect_timeout=5)
         return self._eye.execute(query, values or None).fetchall()
 
     def new_tenant(self, asset: str) -> Tenant:
         code = f"game-{next(_numbers)}"
         [(tenant_id,)] = self.rows("INSERT INTO tenants (code) VALUES (%s) RETURNING id", code)
-        engine = db.engine(self.postgres.url, application="crash-test")
+        engine = db.engine(self.database_url, application="crash-test")
         try:
             key = keys.create_key(engine, env="test", client="players", scopes={keys.Scope.ADMIN}, tenant=code)
         finally:
@@ -308,8 +313,9 @@ class Service:
 
     def last_words(self) -> str:
         """The ends of all logs, for whoever must find out why a test failed."""
-        logs = sorted(self.folder.rglob("*.log"), key=lambda log: log.stat().st_mtime)
-        return "\n".join(f"--- {log.name}\n{processes.tail(log, lines=25)}" for log in logs[-8:])
+        logs = sorted(self.folder.rglob("*.log"), key=lambda log: log.stat().st_mtime)[-LOGS_TOLD:]
+        tails = {log.name: processes.tail(log, lines=LOG_LINES).splitlines() for log in logs}
+        return "\n".join(f"--- {name}\n" + "\n".join(line[:LOG_WIDTH] for line in tails[name]) for name in tails)
 
 
 # --- a drain, caught in the middle -------------------------------------------------------------------------------
@@ -374,7 +380,7 @@ class Obstacle:
 @contextlib.contextmanager
 def obstacle(service: Service, lock: LiteralString, *values: object) -> Generator[Obstacle]:
     """Hold a lock that drains need: LOCKS_REVENUE stops them before they decide, LOCKS_OUTCOMES at their last write."""
-    with psycopg.connect(service.postgres.url, connect_timeout=5) as connection:
+    with psycopg.connect(service.database_url, connect_timeout=5) as connection:
         connection.execute(lock, values or None)
         try:
             yield Obstacle(service, connection)

@@ -15,6 +15,7 @@ from tests.contracts.service import Service
 
 GOLD = "gold"
 TIMEOUT_S = 40.0  # above the longest wait that can be asked for: a hang is an error, not a slow test
+STILL_S = 0.5  # a connection on which nothing comes for so long has nothing more to say
 _numbers = count(1)
 
 Headers = Iterable[tuple[str, str | bytes]]
@@ -91,12 +92,19 @@ class Caller:
         self.service.contract.check_parts(method, path.partition("?")[0], answer.status, answer.headers, answer.content)
         return answer
 
-    def speak(self, request: bytes) -> bytes:
-        """Send these very bytes, hear what comes back until the server closes the connection."""
+    def speak(self, *parts: bytes) -> bytes:
+        """Send these very bytes, a moment between the parts; what comes back until the line has been still."""
         with socket.create_connection(("127.0.0.1", self.service.port), timeout=TIMEOUT_S) as connection:
-            connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(65_536), b""))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.01)
+            connection.settimeout(STILL_S)
+            heard = b""
+            with contextlib.suppress(TimeoutError, ConnectionResetError):
+                while part := connection.recv(65_536):
+                    heard += part
+            return heard
 
     def hang_up(self, request: bytes) -> None:
         """Send these very bytes and leave without hearing the answer."""

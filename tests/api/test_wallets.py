@@ -278,25 +278,3 @@ def test_a_closed_wallet_is_neither_frozen_nor_opened(client: httpx2.Client, ban
     bank.close_wallet("alice")
     assert code(client.post("/v1/wallets/alice/freeze")) == "409 wallet_closed"
     assert code(client.post("/v1/wallets/alice/unfreeze")) == "409 wallet_closed"
-
-
-def test_a_freeze_is_answered_after_the_drain_under_way(client: httpx2.Client, bank: Bank) -> None:
-    bank.top_up("alice", 100)
-    seq = bank.order("spend", "alice", 1)
-    with bank.another_drain() as drain, ThreadPoolExecutor(1) as thread:
-        drain.claim()
-        freezing = thread.submit(client.post, "/v1/wallets/alice/freeze")
-        waits = """
-            SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
-        """
-        for _ in range(500):
-            if bank.one(waits):
-                break
-            bank.do("SELECT pg_sleep(0.01)")
-        assert bank.one(waits) == 1
-        assert not freezing.done()
-        drain.apply_and_commit()
-        assert freezing.result().json()["status"] == "frozen"
-    assert bank.outcome(seq).code == "applied"
-    assert bank.spend("alice", 1).code == "wallet_frozen"

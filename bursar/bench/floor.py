@@ -149,7 +149,7 @@ def read_rate(output: str, errors: str, code: int) -> float:
     rate = re.search(r"^tps = ([0-9.]+) \(without initial connection time\)", output, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: (\d+)", output, re.MULTILINE)
     if code != 0 or rate is None or (failed is not None and failed[1] != "0"):
-        raise FloorError(f"pgbench failed (code {code}): {errors.strip()[-300:]}")
+        raise FloorError(f"pgbench gave no rate (code {code}): {output.strip()[-200:]} {errors.strip()[-300:]}")
     return float(rate[1])
 
 

@@ -26,6 +26,9 @@ GROUP_MAX = 1_000
 WAITING_MAX = 10_000
 # Two groups in flight keep the api busy while PostgreSQL flushes; more would only make the groups smaller.
 FLUSHERS = 2
+# A PostgreSQL that hangs cannot end a statement by its own timeout. A little longer than that one, so that it may.
+STORE_MAX_S = db.STATEMENT_TIMEOUT_MS / 1_000 + 2
+DEADLOCKS_MAX = 3  # the keys of a retried batch, in another order, meet once; thrice is bad luck, more is a fault
 BACKLOG_EVERY_S = 2.0  # the count reads the queue's index: 30 ms for a million rows
 
 
@@ -121,7 +124,7 @@ class Intake:
                 if connection is None or connection.closed:
                     connection = await db.connect_async(self._database_url, application="bursar-intake")
                 await self._store(connection, group)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as fault:
+            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as fault:
                 log.warning("intake.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
                 self._fail(group, Unavailable())
                 if connection is not None:
@@ -137,7 +140,8 @@ class Intake:
     async def _store(self, connection: psycopg.AsyncConnection[Any], group: list[_Submission]) -> None:
         batch = [command for submission in group for command in submission.commands]
         try:
-            accepted = await inbox.accept(connection, batch)
+            async with asyncio.timeout(STORE_MAX_S):
+                accepted = await self._accept(connection, batch)
         except psycopg.DataError:
             if len(group) == 1:
                 raise
@@ -160,14 +164,23 @@ class Intake:
             submission.answer.set_result(answers)
         self._doorbell.ring_all({command.partition for command in batch})
 
+    @staticmethod
+    async def _accept(connection: psycopg.AsyncConnection[Any], batch: list[NewCommand]) -> list[Accepted]:
+        """Two groups with the same keys in opposite order deadlock; PostgreSQL ends one of them, which goes again."""
+        for _ in range(DEADLOCKS_MAX):
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                return await inbox.accept(connection, batch)
+        return await inbox.accept(connection, batch)
+
     async def _watch_backlog(self) -> None:
         connection: psycopg.AsyncConnection[Any] | None = None
         while True:
             try:
-                if connection is None or connection.closed:
-                    connection = await db.connect_async(self._database_url, application="bursar-backlog")
-                self._backlogged = await inbox.backlog_exceeds(connection, self._max_backlog)
-            except psycopg.Error as fault:  # then the intake fails by itself
+                async with asyncio.timeout(STORE_MAX_S):
+                    if connection is None or connection.closed:
+                        connection = await db.connect_async(self._database_url, application="bursar-backlog")
+                    self._backlogged = await inbox.backlog_exceeds(connection, self._max_backlog)
+            except (psycopg.Error, TimeoutError) as fault:  # then the intake fails by itself
                 log.warning("backlog.fault", error=type(fault).__name__)
             await asyncio.sleep(BACKLOG_EVERY_S)
 

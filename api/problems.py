@@ -40,7 +40,6 @@ KINDS: dict[str, Kind] = {
     "malformed_json": Kind(400, "The body is not JSON"),
     "duplicate_member": Kind(400, "An object in the body has the same member twice"),
     "invalid_cursor": Kind(400, "The cursor is not one that this list gave out"),
-    "invalid_prefer": Kind(400, "The Prefer header cannot be understood"),
     "idempotency_key_missing": Kind(400, "The Idempotency-Key header is missing"),
     "idempotency_key_invalid": Kind(400, "The Idempotency-Key header is not one key of 1 to 255 visible characters"),
     "unauthorized": Kind(401, "No API key that works"),

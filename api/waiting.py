@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0  # what a lost announcement costs at most
 READ_MAX = 1_000  # rows of one read: a few milliseconds
+READ_MAX_S = db.STATEMENT_TIMEOUT_MS / 1_000 + 2  # a PostgreSQL that hangs cannot end a statement by itself
 WAITERS_MAX = 20_000  # waiting requests of one process; past that a request is answered with where its command stands
 SUBSCRIBE_AGAIN_S = 0.5
 
@@ -74,8 +75,11 @@ class Waiting:
         return await asyncio.shield(future)
 
     async def state_by_key(self, client_id: int, key: str) -> CommandState | None:
-        async with self._reading:
-            return await outcomes.state_by_key(await self._connected(), client_id, key)
+        try:
+            async with asyncio.timeout(READ_MAX_S), self._reading:
+                return await outcomes.state_by_key(await self._connected(), client_id, key)
+        except TimeoutError as error:
+            raise psycopg.OperationalError("no answer in time") from error
 
     def expect(self, seqs: Collection[int]) -> None:
         """From now on no announcement of these is missed. Each call must be followed by one of `outcomes`."""
@@ -132,12 +136,13 @@ class Waiting:
             wanted = list(reads.keys() | (looks & self._waiters.keys()))
             try:
                 for start in range(0, len(wanted), READ_MAX):
-                    async with self._reading:
+                    async with asyncio.timeout(READ_MAX_S), self._reading:
                         states = await outcomes.states(await self._connected(), wanted[start : start + READ_MAX])
                     for seq in wanted[start : start + READ_MAX]:
                         self._deliver(seq, states.get(seq), reads.get(seq))
-            except psycopg.Error as fault:
-                log.warning("waiting.fault", error=type(fault).__name__)
+            except (psycopg.Error, TimeoutError) as error:
+                fault = psycopg.OperationalError("no answer in time") if isinstance(error, TimeoutError) else error
+                log.warning("waiting.fault", error=type(error).__name__)
                 with contextlib.suppress(psycopg.Error):
                     if self._connection is not None:
                         await self._connection.close()
@@ -171,7 +176,7 @@ class Waiting:
                         message = cast(dict[str, Any] | None, await pubsub.get_message(timeout=None))
                         if message is not None:
                             self.announced(unpack(message["data"]))
-            except (redis.RedisError, OSError) as error:
+            except (redis.RedisError, OSError, ValueError) as error:  # ValueError: no announcement of ours
                 log.warning("announcements.lost", error=type(error).__name__, hint="waiting requests look every second")
             finally:
                 with contextlib.suppress(redis.RedisError, OSError):

@@ -151,6 +151,15 @@ freeze_the_worker() {
     wait_for "$NOTICE_S" "the worker to be healthy again" healthy worker || fail "the worker stayed unhealthy"
 }
 
+# Docker restarts what dies, which can hide for weeks that something keeps dying.
+nothing_else_died() {
+    local service
+    for service in postgres redis api flower; do
+        [ "$(state "$service" '{{.RestartCount}}')" -eq 0 ] || fail "$service died and was started again"
+    done
+    [ "$(state worker '{{.RestartCount}}')" -eq 1 ] || fail "the worker died more often than it was killed"
+}
+
 stop_gently() {
     local started=$SECONDS service
     compose stop api worker flower >>"$log" 2>&1
@@ -206,6 +215,7 @@ freeze_the_worker
 holds_gold $((coins -= 1)) || fail "alice has $(gold) gold, expected $coins"
 say "Worker frozen with work waiting: unhealthy, and healthy again after; $coins left"
 
+nothing_else_died
 stop_gently
 say "Stopped in time, each by itself"
 compose down >>"$log" 2>&1

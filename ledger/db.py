@@ -45,6 +45,7 @@ def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,  # ms; the same for a server that vanished with a statement on its way
     }
 
 

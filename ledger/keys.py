@@ -37,7 +37,7 @@ class Scope(StrEnum):
 
 SCOPES: dict[Scope, str] = {
     Scope.COMMANDS_WRITE: "post commands, and read the answer to one's own post",
-    Scope.COMMANDS_READ: "read one's own commands and outcomes",
+    Scope.COMMANDS_READ: "read the tenant's commands and outcomes; by idempotency key, one's own",
     Scope.WALLETS_READ: "read wallets, balances, entries and transfers",
     Scope.WALLETS_WRITE: "create, rename, freeze and unfreeze wallets",
     Scope.ASSETS_READ: "read assets and their supply",

@@ -4,8 +4,8 @@ Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, a
 *Records* (commands, outcomes, transfers, entries) hold what happened: a trigger refuses UPDATE, DELETE and TRUNCATE.
 `pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
 
-Records carry no foreign keys: PostgreSQL checks them row by row, which would double the cost of a drain. The drain
-writes them from rows it has locked, and `bursar audit` holds them to it (docs/decisions/0006).
+Records carry no foreign keys: PostgreSQL checks them row by row, which would cost a drain a fifth more, or half. They
+are written from rows that are locked, and `bursar audit` holds them to it (docs/decisions/0006).
 """
 
 from sqlalchemy import (

@@ -1,4 +1,4 @@
-"""How alembic reaches the database: one transaction per migration, and never a long wait for a lock.
+"""How alembic reaches the database: one transaction per migration, and never a long wait for a table's lock.
 
 A migration that cannot get its lock within LOCK_TIMEOUT fails and changes nothing: a queue of statements behind
 an ALTER TABLE that waits would be an outage. Run it again at a calmer moment.

@@ -34,10 +34,18 @@ GATHER_S = 0.010
 BUSY_MIN = 8
 # Drains that a command may break before it is quarantined: one for bad luck, one to be sure, one for the log.
 ATTEMPTS_MAX = 3
+ATTEMPT_PAUSE_S = 0.2  # bad luck gets time to pass; the partition's other commands wait as long
 
 # Faults of the surroundings: connection, timeouts, deadlocks, disk, schema. The batch stays pending and is tried
 # again; no command is ever blamed for them.
-_FAULTS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, MemoryError)
+_FAULTS = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.ProgrammingError,
+    psycopg.InternalError,
+    psycopg.NotSupportedError,
+    MemoryError,
+)
 
 
 class Drainer:
@@ -57,26 +65,27 @@ class Drainer:
         """
         done = 0
         started = time.monotonic()
-        on_duty = True
+        cleared = False  # whether the doorbell could ring since before the last drain
         try:
-            self._doorbell.silence(self.partitions)
             while time.monotonic() - started < RUN_MAX_S:
                 seqs = self._drain_once(task_id)
                 if seqs is Nothing.BUSY:
                     return done  # whoever holds the rest looks again, and lets the doorbell ring again
                 if seqs is Nothing.IDLE:
-                    if not on_duty:
+                    if cleared:
                         return done
                 else:
                     done += len(seqs)
                     self._announcer.announce(seqs)
                     if len(seqs) >= BUSY_MIN:
+                        self._doorbell.silence(self.partitions)
+                        cleared = False
                         if len(seqs) < DRAIN_MAX:
                             time.sleep(GATHER_S)
                         continue
                 # Little to do: most likely the next look is the last. What comes after it must ring.
                 self._doorbell.clear(self.partitions)
-                on_duty = False
+                cleared = True
             self._doorbell.clear(self.partitions)
             self._doorbell.ring_all(self.partitions)
         except _FAULTS as fault:
@@ -144,6 +153,7 @@ class Drainer:
         with connection.transaction():
             attempts = inbox.count_attempt(connection, command.seq)
         if attempts < ATTEMPTS_MAX:
+            time.sleep(ATTEMPT_PAUSE_S)
             return self._isolate([command], task_id) if attempts else []
         with connection.transaction():
             claim = inbox.reclaim(connection, [command])

@@ -21,9 +21,10 @@ def serve(*, partitions: str | None, concurrency: int, name: str | None) -> None
     """Work until SIGTERM (ends the run under way, at most a second) or a second SIGTERM (rolls it back)."""
     configure(settings())
     count = _partition_count(settings().database_url.get_secret_value())
-    serves = sorted({int(p) for p in partitions.split(",")}) if partitions else list(range(count))
-    if any(not 0 <= partition < count for partition in serves):
-        raise SystemExit(f"There are {count} partitions, 0 to {count - 1}; --partitions names another.")
+    named = (partitions or ",".join(map(str, range(count)))).split(",")
+    if not all(name.isascii() and name.isdigit() and int(name) < count for name in named):
+        raise SystemExit(f"--partitions takes numbers from 0 to {count - 1}, as in 0,3,5; not {partitions}.")
+    serves = sorted(set(map(int, named)))
     # What worker.app reads when Celery imports it, here and in every child.
     os.environ["BURSAR_WORKER_PARTITIONS"] = str(count)
     os.environ["BURSAR_WORKER_SERVES"] = ",".join(map(str, serves))

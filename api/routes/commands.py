@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.auth import Principal
+from api.auth import KeyRing, Principal
 from api.bodies import decode, read
 from api.intake import Intake, Overloaded, Unavailable
 from api.metrics import Metrics
@@ -290,7 +290,11 @@ def _answer(shown: dict[str, Any], headers: dict[str, str]) -> Response:
 
 
 async def _authenticate(request: Request, scope: Scope) -> Principal:
-    principal: Principal = await request.app.state.keys.authenticate(request.headers.get("authorization"))
+    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    if len(values) > 1:
+        raise Problem("unauthorized", "send one Authorization header")
+    keys: KeyRing = request.app.state.keys
+    principal = await keys.authenticate(values[0].decode("latin-1") if values else None)
     principal.require(scope)
     return principal
 

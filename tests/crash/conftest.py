@@ -18,12 +18,14 @@ class House:
         self._folders = folders
         self._service: Service | None = None
         self._cleanup = contextlib.ExitStack()
-        self._template = servers.make_template(postgres)
 
     def whole_service(self) -> Service:
         if self._service is None:
             self._postgres.start()
-            url = self._cleanup.enter_context(servers.fresh_database(self._postgres, template=self._template))
+            # Not a copy of a template: a sequence that was used there falls back when the server of the copy crashes
+            # (PostgreSQL 18, CREATE DATABASE … STRATEGY wal_log).
+            url = self._cleanup.enter_context(servers.fresh_database(self._postgres))
+            servers.migrate(url)
             self._service = Service(self._folders.mktemp("service"), self._postgres, url)
             self._cleanup.callback(self._service.end)
         self._service.heal()

@@ -28,10 +28,10 @@ DRAIN_MAX = 500
 # One run serves for at most this long, then rings for what is left: other queues get their turn, a shutdown is not
 # kept waiting, and an operator sees tasks come and go in Flower.
 RUN_MAX_S = 1.0
-# While commands keep coming, a run stays and lets this much time pass between drains: larger batches cost less per
-# command, and the doorbell stays quiet. Below BUSY_MIN commands a drain, latency matters more.
+# While commands keep coming, a run stays on duty, lets this much time pass between drains, and keeps the doorbell
+# quiet: larger batches cost less per command. A drain of fewer than BUSY_MIN commands means that they do not.
 GATHER_S = 0.010
-BUSY_MIN = 8
+BUSY_MIN = 3
 # Drains that a command may break before it is quarantined: one for bad luck, one to be sure, one for the log.
 ATTEMPTS_MAX = 3
 ATTEMPT_PAUSE_S = 0.2  # bad luck gets time to pass; the partition's other commands wait as long
@@ -83,7 +83,7 @@ class Drainer:
                         if len(seqs) < DRAIN_MAX:
                             time.sleep(GATHER_S)
                         continue
-                # Little to do: most likely the next look is the last. What comes after it must ring.
+                # Little to do: most likely the next look is the last. What comes after that must be able to ring.
                 self._doorbell.clear(self.partitions)
                 cleared = True
             self._doorbell.clear(self.partitions)

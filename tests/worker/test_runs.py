@@ -115,18 +115,22 @@ def test_after_a_run_the_doorbell_rings_again(bank: Bank, workshop: Workshop, ha
     eventually(lambda: hall.messages(3) == 1)
 
 
-def test_while_a_worker_serves_a_partition_its_doorbell_is_quiet(
+def test_while_commands_keep_coming_the_doorbell_is_quiet(
     bank: Bank, workshop: Workshop, hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doorbell = hall.doorbell()
+    sleep = time.sleep
+    gathered: list[float] = []
 
-    def ring() -> None:
+    def gather(seconds: float) -> None:
+        gathered.append(seconds)
         doorbell.ring_all(ALL)
-        time.sleep(0.1)
+        sleep(0.1)
 
-    bank.order("top_up", "alice", 1)
-    during_the_drain(monkeypatch, ring)
+    bank.accept([bank.new("top_up", "alice", 1) for _ in range(worker.drain.BUSY_MIN)])
+    monkeypatch.setattr(time, "sleep", gather)
     workshop.drainer(bank, doorbell=doorbell).run(task_id=None)
+    assert worker.drain.GATHER_S in gathered
     assert hall.all_messages() == 0
 
 

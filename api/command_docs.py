@@ -100,7 +100,7 @@ _KINDS = ("TopUp", "Bonus", "Spend", "Transfer")
 # 1 to AMOUNT_MAX, a power of ten, leading zeros allowed: what the api checks in two steps (api.requests) in one.
 _AMOUNT = f"^(?:0*[1-9][0-9]{{0,{len(str(AMOUNT_MAX)) - 2}}}|{AMOUNT_MAX})$"
 # A bare key; or a quoted one, which may have two characters more. `""` is an empty one.
-_KEY = r'^(?!""$)[!-~]{1,255}$|^"[!-~]{254,255}"$'
+KEY_PATTERN = r'^(?!""$)[!-~]{1,255}$|^"[!-~]{254,255}"$'
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -280,7 +280,7 @@ _POST_COMMAND = _operation(
             "in": "header",
             "required": True,
             "description": 'Of your own choosing: 1 to 255 visible ASCII characters. `k-1` and `"k-1"` are one key.',
-            "schema": {"type": "string", "pattern": _KEY},
+            "schema": {"type": "string", "pattern": KEY_PATTERN},
         },
         _PREFER,
     ],
@@ -335,7 +335,7 @@ _FIND_COMMAND = _operation(
             "in": "query",
             "required": True,
             "description": "The key, as it was sent.",
-            "schema": {"type": "string", "pattern": _KEY},
+            "schema": {"type": "string", "pattern": KEY_PATTERN},
         },
         _WAIT,
     ],

@@ -67,12 +67,19 @@ class Waiting:
         return len(self._waiters)
 
     async def state(self, seq: int) -> CommandState | None:
-        """Where a command stands now. Concurrent calls share one read. Raises psycopg.OperationalError."""
-        future = self._reads.get(seq)
-        if future is None:
-            future = self._reads[seq] = asyncio.get_running_loop().create_future()
-            self._wake.set()
-        return await asyncio.shield(future)
+        """Where a command stands now. Raises psycopg.OperationalError."""
+        return (await self.states((seq,))).get(seq)
+
+    async def states(self, seqs: Collection[int]) -> dict[int, CommandState]:
+        """Where these commands stand now. Concurrent calls share one read. Raises psycopg.OperationalError."""
+        futures: dict[int, asyncio.Future[CommandState | None]] = {}
+        for seq in seqs:
+            future = self._reads.get(seq)
+            if future is None:
+                future = self._reads[seq] = asyncio.get_running_loop().create_future()
+                self._wake.set()
+            futures[seq] = future
+        return {seq: state for seq, future in futures.items() if (state := await asyncio.shield(future)) is not None}
 
     async def state_by_key(self, client_id: int, key: str) -> CommandState | None:
         try:
@@ -110,10 +117,7 @@ class Waiting:
                 if waiter.count <= 0:
                     self._waiters.pop(seq, None)
         found = {seq: waiter.outcome.result() for seq, waiter in waiters.items() if waiter.outcome.done()}
-        for seq in seqs:
-            if seq not in found and (state := await self.state(seq)) is not None:
-                found[seq] = state
-        return found
+        return found | await self.states(seqs - found.keys())
 
     def announced(self, seqs: Iterable[int]) -> None:
         if self._waiters:

@@ -129,7 +129,7 @@ async def _batch_states(request: Request, accepted: Sequence[Accepted], wait_s: 
     if wait_s > 0:
         return await waiting.outcomes(mine, wait_s, expected=True)
     replayed = mine & {answer.seq for answer in accepted if answer.replayed}
-    return {seq: state for seq in replayed if (state := await waiting.state(seq))}
+    return await waiting.states(replayed)
 
 
 def _batch_result(

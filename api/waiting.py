@@ -79,7 +79,8 @@ class Waiting:
                 future = self._reads[seq] = asyncio.get_running_loop().create_future()
                 self._wake.set()
             futures[seq] = future
-        return {seq: state for seq, future in futures.items() if (state := await asyncio.shield(future)) is not None}
+        found = await asyncio.gather(*map(asyncio.shield, futures.values()))
+        return {state.seq: state for state in found if state is not None}
 
     async def state_by_key(self, client_id: int, key: str) -> CommandState | None:
         try:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,18 @@ def test_no_body_breaks_the_api(game: Caller, body: bytes) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_schemathesis_finds_nothing(game: Caller, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(new_caller: Callable[..., Caller], tmp_path: Path) -> None:
     """Zero findings; schemathesis.toml says which checks do not apply, and why. The other routes: tests/api."""
-    game.http.post("/v1/assets", json={"code": generated.ASSET, "name": "Generated"})
+    tester = new_caller("schemathesis")
+    tester.http.post("/v1/assets", json={"code": generated.ASSET, "name": "Generated"})
     run = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
             *("--config-file", Path(__file__).with_name("schemathesis.toml")),
-            *("run", f"{game.service.url}/openapi.json", "--include-path-regex", "^/v1/commands"),
+            *("run", f"{tester.service.url}/openapi.json", "--include-path-regex", "^/v1/commands"),
             *("--max-examples", "12", "--no-color"),
         ],
-        env=os.environ | {"BURSAR_API_KEY": game.api_key, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"BURSAR_API_KEY": tester.api_key, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,  # where it leaves its notes
         capture_output=True,
         text=True,

@@ -182,7 +182,7 @@ def test_without_redis_outcomes_come_a_second_or_two_later(own_service: Service,
     caller.http.post("/v1/assets", json={"code": GOLD, "name": "Gold"})
     wallet = caller.new_wallet(100)
     own_valkey.kill()
-    for spent in range(1, 4):
+    for spent in (1, 2):
         started = time.monotonic()
         assert caller.post(order("spend", wallet, "1"), prefer="wait=30").json()["status"] == "applied"
         assert time.monotonic() - started < SOON_S

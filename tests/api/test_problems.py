@@ -71,6 +71,7 @@ def test_a_body_declared_too_large_is_refused_before_it_is_sent(api: Served) -> 
             answer += chunk
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"code":"body_too_large"' in answer
+    assert b"\r\nconnection: close\r\n" in answer
 
 
 @pytest.mark.parametrize(("size", "expected"), [(MEBIBYTE, "400 malformed_json"), (MEBIBYTE + 1, "413 body_too_large")])

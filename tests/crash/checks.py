@@ -1,6 +1,5 @@
 """What must hold after every fault, once nothing is pending any more."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from itertools import count
@@ -102,12 +101,12 @@ def _assert_same(what: str, seen: Mapping[str, object], expected: Mapping[str, o
     assert not wrong, f"{len(wrong)} of {len(expected)} {what} are wrong; seen and expected: {some}"
 
 
-def assert_doorbells_answered(service: Service, *, within_s: float) -> float:
-    """Commands of every partition are drained for a doorbell again, not by the look-out; the seconds until so."""
+def assert_doorbells_answered(service: Service, *, within_s: float) -> None:
+    """Commands of every partition are drained for a doorbell again, and not by the look-out."""
     tenant = service.new_tenant(ASSET)
     connection = Connection(service.api.port, tenant.key)
     wallets = [tenant.wallets_in(partition, 1, prefix="w")[0] for partition in range(PARTITIONS)]
-    started, numbers = time.monotonic(), count(1)
+    numbers = count(1)
 
     def drained_for_doorbell(wallet: str) -> bool:
         command = Command(f"ring-{next(numbers)}", "top_up", wallet, 1)
@@ -119,7 +118,6 @@ def assert_doorbells_answered(service: Service, *, within_s: float) -> float:
     for wallet in wallets:
         wait_for(lambda wallet=wallet: drained_for_doorbell(wallet), "an answered doorbell", within_s=within_s)
     connection.close()
-    return time.monotonic() - started
 
 
 def tasks(service: Service, tenant: Tenant) -> Counter[bool]:

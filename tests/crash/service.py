@@ -1,12 +1,11 @@
 """The whole service as real processes, each of which a test may kill and start again."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -186,8 +185,8 @@ class Redis(Valkey):
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
 
     def flush(self) -> None:
         with redis.Redis.from_url(self.url, socket_timeout=5) as client:
@@ -311,78 +310,15 @@ class Service:
             celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
         celery.close()
 
+    def run(self, command: str) -> int:
+        """The exit code of `bursar <command>`."""
+        program = Program(self, command, command)
+        self._programs.append(program)
+        program.spawn()
+        return program.process.wait(START_S)
+
     def last_words(self) -> str:
         """The ends of all logs, for whoever must find out why a test failed."""
         logs = sorted(self.folder.rglob("*.log"), key=lambda log: log.stat().st_mtime)[-LOGS_TOLD:]
         tails = {log.name: processes.tail(log, lines=LOG_LINES).splitlines() for log in logs}
         return "\n".join(f"--- {name}\n" + "\n".join(line[:LOG_WIDTH] for line in tails[name]) for name in tails)
-
-
-# --- a drain, caught in the middle -------------------------------------------------------------------------------
-
-LOCKS_REVENUE: LiteralString = """
-SELECT FROM accounts a JOIN wallets w ON w.id = a.wallet_id
-WHERE w.tenant_id = %s AND w.code = '@revenue' ORDER BY a.id FOR UPDATE OF a
-"""
-LOCKS_OUTCOMES: LiteralString = "LOCK TABLE outcomes IN SHARE MODE"
-LOCKS_COMMANDS: LiteralString = "LOCK TABLE commands IN SHARE MODE"
-
-_STUCK: LiteralString = """
-SELECT pid, client_port FROM pg_stat_activity
-WHERE application_name = %s AND %s = ANY (pg_blocking_pids(pid)) ORDER BY pid
-"""
-
-
-@dataclass(frozen=True)
-class StuckDrain:
-    """A drain inside its transaction: the backend that waits in it, and the worker whose child began it."""
-
-    backend_pid: int
-    child: psutil.Process
-    worker: Worker
-
-
-class Obstacle:
-    """A lock that no drain gets past, until it is removed."""
-
-    def __init__(self, service: Service, lock: psycopg.Connection[Any]) -> None:
-        self._service = service
-        self._lock = lock
-
-    def caught(self) -> list[StuckDrain]:
-        """The drains that stand before it by now; waits for the first."""
-        found: list[StuckDrain] = []
-
-        def some() -> bool:
-            found[:] = [drain for pid, port in self._blocked("bursar-worker") if (drain := self._whose(pid, port))]
-            return bool(found)
-
-        wait_for(some, "a drain to stand before the lock", within_s=15.0)
-        return found
-
-    def caught_intake(self) -> None:
-        """Waits until an accepting statement stands before it."""
-        wait_for(lambda: self._blocked("bursar-intake"), "a post to stand before the lock", within_s=15.0)
-
-    def _blocked(self, application: str) -> list[tuple[Any, ...]]:
-        return self._service.rows(_STUCK, application, self._lock.info.backend_pid)
-
-    def _whose(self, backend_pid: int, port: int) -> StuckDrain | None:
-        for worker in self._service.workers:
-            if worker.alive:
-                for child in worker.children():
-                    with contextlib.suppress(psutil.Error):
-                        if any(line.laddr.port == port for line in child.net_connections("tcp4")):
-                            return StuckDrain(backend_pid, child, worker)
-        return None
-
-
-@contextlib.contextmanager
-def obstacle(service: Service, lock: LiteralString, *values: object) -> Generator[Obstacle]:
-    """Hold a lock that drains need: LOCKS_REVENUE stops them before they decide, LOCKS_OUTCOMES at their last write."""
-    with psycopg.connect(service.database_url, connect_timeout=5) as connection:
-        connection.execute(lock, values or None)
-        try:
-            yield Obstacle(service, connection)
-        finally:
-            connection.rollback()

@@ -7,7 +7,8 @@ import pytest
 from tests.crash.checks import check, settle
 from tests.crash.load import Load
 from tests.crash.model import ASSET, Command
-from tests.crash.service import LOCKS_COMMANDS, Service, obstacle, wait_for
+from tests.crash.obstacles import LOCKS_COMMANDS, obstacle
+from tests.crash.service import Service, wait_for
 from tests.crash.wire import Answer, Connection
 
 pytestmark = pytest.mark.timeout(120)

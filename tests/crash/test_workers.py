@@ -8,7 +8,8 @@ import pytest
 
 from tests.crash.checks import check
 from tests.crash.load import Load
-from tests.crash.service import LOCKS_OUTCOMES, LOCKS_REVENUE, Service, StuckDrain, lives, obstacle, wait_for
+from tests.crash.obstacles import LOCKS_OUTCOMES, LOCKS_REVENUE, StuckDrain, obstacle
+from tests.crash.service import Service, lives, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -29,7 +29,7 @@ def sqlalchemy_url(url: str) -> URL:
 # Without this, a plan made while the tables were empty scans them when they are large (seen: 219 ms for 1 ms).
 _BY_KEY = (
     "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-    " -c jit=off -c plan_cache_mode=force_generic_plan"
+    " -c plan_cache_mode=force_generic_plan"
 )
 
 
@@ -39,7 +39,7 @@ def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict
         "connect_timeout": CONNECT_TIMEOUT_S,
         "options": (
             f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={statement_timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC {more}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC -c jit=off {more}"
         ),
         # A server that vanished without a word (no FIN) is noticed within half a minute instead of two hours.
         "keepalives_idle": 10,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import LiteralString
@@ -151,11 +152,26 @@ def test_a_lock_that_cannot_be_had_changes_nothing_and_is_said_in_a_sentence(emp
 
 
 def test_two_at_once_migrate_once(empty_database_url: str) -> None:
-    both = [bursar_migrate(empty_database_url) for _ in range(2)]
+    """Both are started behind a third one's lock, so that they meet."""
+    with held(empty_database_url, "SELECT pg_advisory_xact_lock(0x62757273)"):
+        both = [bursar_migrate(empty_database_url) for _ in range(2)]
+        wait_for_waiting(empty_database_url, 2)
+        assert everything_in(empty_database_url) == []
     said = [process.communicate(timeout=STEP_TIMEOUT_S)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert revision_of(empty_database_url) == HEAD
     assert ask(empty_database_url, "SELECT code FROM tenants") == [("default",)]
+
+
+def wait_for_waiting(url: str, number: int) -> None:
+    """Returns once so many sessions wait for an advisory lock."""
+    query: LiteralString = """
+        SELECT 'waits' FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
+    """
+    deadline = time.monotonic() + STEP_TIMEOUT_S
+    while len(ask(url, query)) < number:
+        assert time.monotonic() < deadline, "nobody waits: several would migrate at once"
+        time.sleep(0.05)
 
 
 def test_the_command_line_goes_down_too(database_url: str) -> None:

@@ -49,8 +49,11 @@ def post(monkeypatch: pytest.MonkeyPatch) -> Generator[Post]:
 def test_what_no_doorbell_announced_is_drained_once_it_is_overdue(bank: Bank, workshop: Workshop, post: Post) -> None:
     seqs = [bank.order("top_up", f"w{n}", 1) for n in range(10)]
     post.start(lambda busy: Lookout(workshop.drainer(bank), busy=busy), busy=lambda: False)
-    assert len(bank.pending()) == 10, "it gives the doorbell its chance"
     eventually(lambda: not bank.pending())
+    waited = "SELECT extract(epoch FROM max(o.at - c.accepted_at)) FROM outcomes o JOIN commands c USING (seq)"
+    assert bank.one(waited + " WHERE c.tenant_id = %s", bank.tenant) > worker.lookout.OVERDUE_S, (
+        "the doorbell is given its chance"
+    )
     assert bank.codes(seqs) == ["applied"] * 10
     assert {bank.outcome(seq).task_id for seq in seqs} == {None}
     bank.assert_settled()

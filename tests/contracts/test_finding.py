@@ -233,3 +233,9 @@ def test_a_key_opens_what_its_scopes_name(service: Service) -> None:
         for answer in answers:
             if answer.status_code == 403:
                 assert "commands:" in answer.json()["detail"]
+
+
+def test_two_authorizations_are_none(game: Caller) -> None:
+    again = ("Authorization", f"Bearer {game.api_key}")
+    for method, path in (("POST", "/v1/commands"), ("POST", "/v1/commands/batch"), ("GET", "/v1/commands/x")):
+        assert refusal(game.raw(method, path, [("Idempotency-Key", unique("key")), again])) == "401 unauthorized"

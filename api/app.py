@@ -80,7 +80,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.intake = Intake(
         database_url,
         state.doorbell,
-        state.waiting,
         max_backlog=config.max_backlog,
         grouped=state.metrics.group_size.observe,
     )

@@ -37,7 +37,7 @@ def _is_json(content_type: str) -> bool:
     )
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, inspect: bool = True) -> T:
     """`body` as the decoder's type. Raises Problem: 400 malformed_json or duplicate_member, 422 validation_failed.
 
     The type's structs must have `omit_defaults` and `forbid_unknown_fields`, and read times as `str` (a `datetime` may
@@ -52,6 +52,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise Problem("malformed_json", str(error)) from None
     except RecursionError:
         raise Problem("malformed_json", "the body is nested too deeply") from None
+    if not inspect:
+        return value
     if b"\\" in body or msgspec.json.encode(value).count(b":") != body.count(b":"):
         _inspect(body)
     return value

@@ -18,6 +18,7 @@ from api.problems import Problem, database_problem
 
 log = structlog.get_logger()
 
+HEADERS_MAX_BYTES = 32 * 1024  # a browser behind a proxy sends 2 KB; the parser below has no limit of its own
 BODY_MAX_BYTES = 1024 * 1024  # a full batch of 1,000 commands is some 200 KB
 
 # What a caller may choose for a Request-Id: no spaces, quotes or control characters that would play tricks in logs.
@@ -46,7 +47,9 @@ class Edge:
             return
         request_id = declared = None
         chunked = False
+        size = 0
         for name, value in scope["headers"]:
+            size += len(name) + len(value)
             if name == b"request-id":
                 request_id = value
             elif name == b"content-length":
@@ -70,6 +73,8 @@ class Edge:
                 receive = self._counting(receive)
             elif declared is not None and int(declared) > self._body_max_bytes:
                 raise self._too_large()
+            if size > HEADERS_MAX_BYTES:
+                raise Problem("headers_too_large", f"the headers are larger than {HEADERS_MAX_BYTES} bytes")
             endpoint = self._hot.get(scope["path"])
             if endpoint is not None and scope["method"] == "POST":
                 response = await endpoint(Request(scope, receive))

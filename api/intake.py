@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import structlog
 
-from api.waiting import Waiting
 from ledger import db, inbox
 from ledger.inbox import Accepted, NewCommand
 from runtime.doorbell import Doorbell
@@ -41,11 +40,10 @@ class Unavailable(Exception):
 
 
 class _Submission:
-    __slots__ = ("answer", "commands", "expect")
+    __slots__ = ("answer", "commands")
 
-    def __init__(self, commands: Sequence[NewCommand], expect: bool, answer: "asyncio.Future[list[Accepted]]") -> None:
+    def __init__(self, commands: Sequence[NewCommand], answer: "asyncio.Future[list[Accepted]]") -> None:
         self.commands = commands
-        self.expect = expect
         self.answer = answer
 
 
@@ -56,14 +54,12 @@ class Intake:
         self,
         database_url: str,
         doorbell: Doorbell,
-        waiting: Waiting,
         *,
         max_backlog: int,
         grouped: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database_url = database_url
         self._doorbell = doorbell
-        self._waiting = waiting
         self._max_backlog = max_backlog
         self._grouped = grouped  # told the size of each group, for the metrics
         self._queue: deque[_Submission] = deque()
@@ -87,16 +83,12 @@ class Intake:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def submit(self, commands: Sequence[NewCommand], *, expect: bool = False) -> list[Accepted]:
-        """Store the commands in order; returns after the commit.
-
-        `expect`: the caller will wait for the outcomes, so none may be announced unseen.
-        Raises Overloaded, Unavailable.
-        """
+    async def submit(self, commands: Sequence[NewCommand]) -> list[Accepted]:
+        """Store the commands in order; returns after the commit. Raises Overloaded, Unavailable."""
         if self._queued + len(commands) > WAITING_MAX:
             raise Overloaded
         answer: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Submission(commands, expect, answer))
+        self._queue.append(_Submission(commands, answer))
         self._queued += len(commands)
         self._arrived.set()
         return await answer
@@ -157,11 +149,8 @@ class Intake:
         for submission in group:
             answers = accepted[position : position + len(submission.commands)]
             position += len(submission.commands)
-            if submission.answer.done():  # its client has gone
-                continue
-            if submission.expect:
-                self._waiting.expect({answer.seq for answer in answers if answer.same_request})
-            submission.answer.set_result(answers)
+            if not submission.answer.done():  # done: its client has gone
+                submission.answer.set_result(answers)
         self._doorbell.ring_all({command.partition for command in batch})
 
     @staticmethod

@@ -43,8 +43,8 @@ class Page(BaseModel):
 
     limit: Annotated[
         int,
-        BeforeValidator(_limit),
         Field(ge=1, description=f"Rows of a page. More give {LIMIT_MAX}."),
+        BeforeValidator(_limit),
     ] = LIMIT_DEFAULT
     cursor: Annotated[
         str, Field(max_length=CURSOR_MAX, description="`next_cursor` of the page before. Empty: the first page.")

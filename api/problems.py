@@ -54,6 +54,7 @@ KINDS: dict[str, Kind] = {
     "wallet_closed": Kind(409, "The wallet is closed"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body must be application/json"),
+    "headers_too_large": Kind(431, "The headers are too large"),
     "validation_failed": Kind(422, "The request has a member that cannot be"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used for another request"),
     "backlogged": Kind(429, "Too many commands are pending", retryable=True),

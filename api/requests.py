@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from api.bodies import decode
+from api.problems import Problem
 from ledger.inbox import NewCommand
 from ledger.money import AMOUNT_MAX
 from ledger.names import ASSET_PATTERN, NAME_PATTERN, REFERENCE_MAX, WALLET_PATTERN, metadata_text
@@ -89,7 +91,20 @@ class RawBatch(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     """A batch whose items are looked at one by one, because not all of them are well-formed."""
 
     commands: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_MAX)]
-    atomic: bool = False
+    atomic: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+_raw_batch = msgspec.json.Decoder(RawBatch)
+
+
+def raw_batch(body: bytes, problem: Problem) -> tuple[list[bytes], bool]:
+    """The items' own bytes, and `atomic`. Raises `problem` where not only an item is at fault, but the batch itself."""
+    batch = decode(body, _raw_batch, inspect=False)
+    items = [bytes(item) for item in batch.commands]
+    members = body.count(b":") - sum(item.count(b":") for item in items)  # of the batch; its names have no colon
+    if members != (1 if batch.atomic is msgspec.UNSET else 2):
+        raise problem
+    return items, batch.atomic is True
 
 
 class InvalidField(ValueError):

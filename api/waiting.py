@@ -43,6 +43,7 @@ class Waiting:
         self._database_url = database_url
         self._redis_url = redis_url
         self._waiters: dict[int, _Waiter] = {}
+        self._stopping = False
         self._reads: dict[int, asyncio.Future[CommandState | None]] = {}  # seq → its present state
         self._looks: set[int] = set()  # seqs to look at for the waiters' sake
         self._wake = asyncio.Event()
@@ -89,36 +90,40 @@ class Waiting:
         except TimeoutError as error:
             raise psycopg.OperationalError("no answer in time") from error
 
-    def expect(self, seqs: Collection[int]) -> None:
-        """From now on no announcement of these is missed. Each call must be followed by one of `outcomes`."""
-        for seq in seqs:
-            waiter = self._waiters.get(seq)
-            if waiter is None:
-                if len(self._waiters) >= WAITERS_MAX:
-                    return
-                waiter = self._waiters[seq] = _Waiter()
-            waiter.count += 1
+    async def outcomes(self, seqs: Collection[int], timeout_s: float) -> dict[int, CommandState]:
+        """The commands with their outcomes, or where they stand when the time is up or the api stops.
 
-    async def outcomes(
-        self, seqs: Collection[int], timeout_s: float, *, expected: bool = False
-    ) -> dict[int, CommandState]:
-        """The commands with their outcomes, or where they stand when the time is up. `expected`: see `expect`."""
-        seqs = set(seqs)
-        if not expected:
-            self.expect(seqs)
-        self._looks.update(seqs)  # they may have their outcome already: a replay, or a drain faster than we are
+        First comes the waiter, then a look: an outcome is either there to be seen, or yet to be announced.
+        """
+        waiters = {} if self._stopping else {seq: waiter for seq in set(seqs) if (waiter := self._waiter(seq))}
+        self._looks.update(waiters)
         self._wake.set()
-        waiters = {seq: waiter for seq in seqs if (waiter := self._waiters.get(seq))}
         try:
             if waiters:
                 await asyncio.wait([waiter.outcome for waiter in waiters.values()], timeout=timeout_s)
         finally:
             for seq, waiter in waiters.items():
                 waiter.count -= 1
-                if waiter.count <= 0:
-                    self._waiters.pop(seq, None)
-        found = {seq: waiter.outcome.result() for seq, waiter in waiters.items() if waiter.outcome.done()}
-        return found | await self.states(seqs - found.keys())
+                if waiter.count == 0 and self._waiters.get(seq) is waiter:
+                    del self._waiters[seq]
+        told = {seq: waiter.outcome for seq, waiter in waiters.items()}
+        found = {seq: outcome.result() for seq, outcome in told.items() if outcome.done() and not outcome.cancelled()}
+        return found | await self.states(set(seqs) - found.keys())
+
+    def _waiter(self, seq: int) -> _Waiter | None:
+        waiter = self._waiters.get(seq)
+        if waiter is None:
+            if len(self._waiters) >= WAITERS_MAX:
+                return None
+            waiter = self._waiters[seq] = _Waiter()
+        waiter.count += 1
+        return waiter
+
+    def release(self) -> None:
+        """The api stops: whoever waits is told where the command stands, and nobody waits from now on."""
+        self._stopping = True
+        for waiter in self._waiters.values():
+            waiter.outcome.cancel()
 
     def announced(self, seqs: Iterable[int]) -> None:
         if self._waiters:
@@ -161,7 +166,10 @@ class Waiting:
     ) -> None:
         if read is not None and not read.done():
             read.set_result(state)
-        if state is not None and state.status is not None and (waiter := self._waiters.pop(seq, None)) is not None:
+        if state is None or state.status is None:
+            return
+        waiter = self._waiters.pop(seq, None)
+        if waiter is not None and not waiter.outcome.done():
             waiter.outcome.set_result(state)
 
     async def _poll(self) -> None:

@@ -15,8 +15,8 @@ from ledger.decide import Account, AccountKey, Asset, Books
 from ledger.errors import BooksMoved
 
 _ASSETS: LiteralString = """
-SELECT tenant_id, code, id, status FROM assets
-WHERE (tenant_id, code) IN (SELECT * FROM unnest(%b::int[], %b::text[]))
+SELECT n.tenant_id, n.code, s.id, s.status FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, code)
+CROSS JOIN LATERAL (SELECT id, status FROM assets WHERE tenant_id = n.tenant_id AND code = n.code LIMIT 1) s
 """
 # FOR UPDATE locks in the order of the sort below it. Wallets are only read: their status changes under the partitions'
 # locks, one of which this drain holds (ledger.registers). LIMIT 1 on a unique key changes no row: it keeps the planner
@@ -26,7 +26,10 @@ SELECT n.tenant_id, n.wallet, n.asset, n.shard, w.status, a.id, a.asset_id, a.po
 FROM unnest(%b::int[], %b::text[], %b::text[], %b::smallint[]) AS n (tenant_id, wallet, asset, shard)
 CROSS JOIN LATERAL (SELECT id, status FROM wallets WHERE tenant_id = n.tenant_id AND code = n.wallet LIMIT 1) w
 CROSS JOIN LATERAL (SELECT id FROM assets WHERE tenant_id = n.tenant_id AND code = n.asset LIMIT 1) s
-JOIN accounts a ON a.wallet_id = w.id AND a.asset_id = s.id AND a.shard = n.shard
+CROSS JOIN LATERAL (
+    SELECT id FROM accounts WHERE wallet_id = w.id AND asset_id = s.id AND shard = n.shard LIMIT 1
+) k
+JOIN accounts a ON a.id = k.id
 ORDER BY a.id FOR UPDATE OF a
 """
 _WALLETS: LiteralString = """
@@ -56,7 +59,7 @@ def lock(connection: psycopg.Connection[Any], commands: Sequence[Command], now: 
     keys = list({key for command in commands for key in _touched(command)})
     with connection.pipeline(), connection.cursor(binary=True) as assets, connection.cursor(binary=True) as accounts:
         assets.execute(_ASSETS, ([tenant for tenant, _ in names], [code for _, code in names]))
-        accounts.execute(_LOCK, [list(column) for column in zip(*keys, strict=True)])
+        accounts.execute(_LOCK, [list(column) for column in zip(*keys, strict=True)] or [[], [], [], []])
         books = Books(now, {(tenant, code): Asset(id_, status) for tenant, code, id_, status in assets})
         for tenant, wallet, asset, shard, status, id_, asset_id, posted, held, version in accounts:
             key = (tenant, wallet, asset, shard)

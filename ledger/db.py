@@ -27,10 +27,7 @@ def sqlalchemy_url(url: str) -> URL:
 
 # A drain and an accept touch rows by key and nothing else: an index lookup per row, whatever the statistics say.
 # Without this, a plan made while the tables were empty scans them when they are large (seen: 219 ms for 1 ms).
-_BY_KEY = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-    " -c plan_cache_mode=force_generic_plan"
-)
+_BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
 
 
 def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict[str, Any]:
@@ -39,7 +36,8 @@ def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict
         "connect_timeout": CONNECT_TIMEOUT_S,
         "options": (
             f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={statement_timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC -c jit=off {more}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
+            f" -c timezone=UTC -c jit=off {more}"  # jit: no statement of ours is long enough to compile
         ),
         # A server that vanished without a word (no FIN) is noticed within half a minute instead of two hours.
         "keepalives_idle": 10,

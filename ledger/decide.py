@@ -140,5 +140,7 @@ def _not_open(books: Books, tenant_id: int, wallet: str, *, must_exist: bool) ->
 
 
 def _account(books: Books, key: AccountKey, asset: Asset) -> Account:
-    """The account, or an empty one that comes into being when the decision is posted."""
+    """The account, or an empty one that comes into being when the decision is posted. A system wallet's is there."""
+    if key[1].startswith("@"):
+        return books.accounts[key]
     return books.accounts.get(key) or Account(key, 0, asset.id)

@@ -152,7 +152,7 @@ _COMMANDS: LiteralString = f"SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.s
 _LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
 _RECLAIM: LiteralString = f"""
 WITH claimed AS (
-    DELETE FROM pending WHERE (partition, seq) IN (SELECT partition, seq FROM commands WHERE seq = ANY(%b::bigint[]))
+    DELETE FROM pending WHERE partition = ANY(%b::smallint[]) AND seq = ANY(%b::bigint[])
     RETURNING seq
 )
 SELECT {_COMMAND_COLUMNS} FROM claimed JOIN commands c USING (seq) ORDER BY c.seq
@@ -201,8 +201,9 @@ def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max
 def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) -> Claim | None:
     """Take these commands, those of them still pending, waiting for whoever drains their partitions. None: all gone."""
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(_LOCK_PARTITIONS, (PARTITION_LOCKS, sorted({command.partition for command in commands})))
-        rows = cursor.execute(_RECLAIM, ([command.seq for command in commands],)).fetchall()
+        partitions = sorted({command.partition for command in commands})
+        cursor.execute(_LOCK_PARTITIONS, (PARTITION_LOCKS, partitions))
+        rows = cursor.execute(_RECLAIM, (partitions, [command.seq for command in commands])).fetchall()
     return Claim(rows[0][0], [_command(row) for row in rows]) if rows else None
 
 

@@ -4,6 +4,8 @@ The patterns are for `re.search` and for JSON Schema alike: anchored, and the lo
 Python's `$` would let pass behind the last character.
 """
 
+import re
+from collections.abc import Iterator
 from types import NoneType
 from typing import Any, cast
 
@@ -33,9 +35,12 @@ def metadata_text(metadata: dict[str, Any]) -> str:
     # Counting brackets is cheap and errs on the safe side; only what might be too deep is measured.
     if encoded.count(b"{") + encoded.count(b"[") > METADATA_DEPTH_MAX and _depth(metadata) > METADATA_DEPTH_MAX:
         raise ValueError(f"must not be nested deeper than {METADATA_DEPTH_MAX} levels")
+    if _EXPONENT.search(encoded) and any("e" in repr(value) for value in _floats(metadata)):
+        raise ValueError("must not hold numbers so large or small that they need an exponent; send them as strings")
     return encoded.decode()
 
 
+_EXPONENT = re.compile(rb"[0-9]e[+-]?[0-9]")  # such a number, or a text that looks like one; jsonb writes out its zeros
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
@@ -45,6 +50,12 @@ def _depth(root: object) -> int:
     while level := [value for value in level if not isinstance(value, _SCALARS)]:
         depth, level = depth + 1, [inner for value in level for inner in _inside(value)]
     return depth
+
+
+def _floats(root: object) -> Iterator[float]:
+    level = [root]
+    while level := [inner for value in level if not isinstance(value, _SCALARS) for inner in _inside(value)]:
+        yield from (value for value in level if isinstance(value, float))
 
 
 def _inside(value: object) -> list[object]:

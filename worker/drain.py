@@ -41,7 +41,10 @@ ATTEMPT_PAUSE_S = 0.2  # bad luck gets time to pass; the partition's other comma
 _FAULTS = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    psycopg.ProgrammingError,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InsufficientPrivilege,
     psycopg.InternalError,
     psycopg.NotSupportedError,
     MemoryError,
@@ -66,11 +69,14 @@ class Drainer:
         done = 0
         started = time.monotonic()
         cleared = False  # whether the doorbell could ring since before the last drain
+        silenced = False  # whether this run keeps it from ringing
         try:
             while time.monotonic() - started < RUN_MAX_S:
                 seqs = self._drain_once(task_id)
                 if seqs is Nothing.BUSY:
-                    return done  # whoever holds the rest looks again, and lets the doorbell ring again
+                    if silenced:
+                        self._doorbell.clear(self.partitions)
+                    return done  # whoever holds the rest looks again when it is done
                 if seqs is Nothing.IDLE:
                     if cleared:
                         return done
@@ -79,13 +85,13 @@ class Drainer:
                     self._announcer.announce(seqs)
                     if len(seqs) >= BUSY_MIN:
                         self._doorbell.silence(self.partitions)
-                        cleared = False
+                        cleared, silenced = False, True
                         if len(seqs) < DRAIN_MAX:
                             time.sleep(GATHER_S)
                         continue
                 # Little to do: most likely the next look is the last. What comes after that must be able to ring.
                 self._doorbell.clear(self.partitions)
-                cleared = True
+                cleared, silenced = True, False
             self._doorbell.clear(self.partitions)
             self._doorbell.ring_all(self.partitions)
         except _FAULTS as fault:

@@ -19,7 +19,7 @@ from api.bodies import decode, read
 from api.intake import Intake, Overloaded, Unavailable
 from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
-from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, RawBatch, new_command
+from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, new_command, raw_batch
 from api.waiting import Waiting
 from ledger.ids import Kind, command_id, parse_id, transfer_id, unix_ms
 from ledger.inbox import Accepted, NewCommand
@@ -29,10 +29,10 @@ from ledger.outcomes import CommandState
 WAIT_MAX_S = 30  # longer than any healthy outcome takes, shorter than the idle timeouts of common proxies
 RETRY_AFTER_S = "1"  # an outcome takes milliseconds, or a second when Redis is down
 KEY_MAX = 255
+_HEADER_KEY, _QUERY_KEY, _ITEM_KEY = "/header/Idempotency-Key", "/query/idempotency_key", "/idempotency_key"
 
 _command_decoder = msgspec.json.Decoder(CommandRequest)
 _batch_decoder = msgspec.json.Decoder(BatchRequest)
-_raw_batch_decoder = msgspec.json.Decoder(RawBatch)
 _item_decoder = msgspec.json.Decoder(CommandItem)
 _encode = msgspec.json.Encoder().encode
 
@@ -47,10 +47,10 @@ async def post_command(request: Request) -> Response:
     key = _idempotency_key(request)
     wait_s = _preferred_wait(request)
     command = _new_command(request, principal, await read(request, _command_decoder), key)
-    [accepted] = await _submit(request, [command], expect=wait_s > 0)
+    [accepted] = await _submit(request, [command])
     request.app.state.metrics.accept_seconds.observe(perf_counter() - started)
     if not accepted.same_request:
-        raise _key_reused(accepted, key)
+        raise _key_reused(accepted, key, _HEADER_KEY)
 
     headers = {"Idempotency-Key": key}
     if accepted.replayed:
@@ -59,7 +59,7 @@ async def post_command(request: Request) -> Response:
         headers["Preference-Applied"] = f"wait={wait_s}"
     waiting: Waiting = request.app.state.waiting
     if wait_s > 0:
-        state = (await waiting.outcomes([accepted.seq], wait_s, expected=True)).get(accepted.seq)
+        state = (await waiting.outcomes([accepted.seq], wait_s)).get(accepted.seq)
     elif accepted.replayed:
         state = await waiting.state(accepted.seq)
     else:
@@ -78,11 +78,12 @@ async def post_batch(request: Request) -> Response:
         try:
             if isinstance(item, Problem):
                 raise item
-            commands.append(_new_command(request, principal, item, item.idempotency_key))
+            key = _bare(item.idempotency_key, _ITEM_KEY)
+            commands.append(_new_command(request, principal, item, key))
             results.append(None)
         except Problem as problem:
             results.append(_failed(request, problem))
-    accepted = await _submit(request, commands, expect=wait_s > 0) if commands else []
+    accepted = await _submit(request, commands) if commands else []
     states = await _batch_states(request, accepted, wait_s)
     answers = iter(zip(commands, accepted, strict=True))
     for position, result in enumerate(results):
@@ -96,12 +97,12 @@ async def _batch_items(request: Request) -> Sequence[CommandItem | Problem]:
     """The items, a Problem in the place of each that is not well-formed. Raises Problem where the batch is not."""
     try:
         batch = await read(request, _batch_decoder)
-    except Problem as first:
-        if first.code != "validation_failed":
+    except Problem as problem:
+        if problem.code not in ("validation_failed", "duplicate_member"):
             raise
-        raw = decode(await request.body(), _raw_batch_decoder)
-        _refuse_atomic(raw.atomic)
-        return [_item(bytes(item)) for item in raw.commands]
+        items, atomic = raw_batch(await request.body(), problem)
+        _refuse_atomic(atomic)
+        return [_item(item) for item in items]
     _refuse_atomic(batch.atomic)
     return batch.commands
 
@@ -127,7 +128,7 @@ async def _batch_states(request: Request, accepted: Sequence[Accepted], wait_s: 
     waiting: Waiting = request.app.state.waiting
     mine = {answer.seq for answer in accepted if answer.same_request}
     if wait_s > 0:
-        return await waiting.outcomes(mine, wait_s, expected=True)
+        return await waiting.outcomes(mine, wait_s)
     replayed = mine & {answer.seq for answer in accepted if answer.replayed}
     return await waiting.states(replayed)
 
@@ -136,7 +137,7 @@ def _batch_result(
     request: Request, command: NewCommand, accepted: Accepted, states: dict[int, CommandState]
 ) -> dict[str, Any]:
     if not accepted.same_request:
-        return _failed(request, _key_reused(accepted, command.idempotency_key))
+        return _failed(request, _key_reused(accepted, command.idempotency_key, _ITEM_KEY))
     state = states.get(accepted.seq)
     shown = pending(command, accepted) if state is None else represent(state)
     result: dict[str, Any] = {"status": _status(shown), "command": shown}
@@ -158,12 +159,12 @@ def _new_command(request: Request, principal: Principal, body: CommandRequest | 
         raise invalid(field.pointer, field.detail) from field
 
 
-async def _submit(request: Request, commands: Sequence[NewCommand], *, expect: bool) -> list[Accepted]:
+async def _submit(request: Request, commands: Sequence[NewCommand]) -> list[Accepted]:
     intake: Intake = request.app.state.intake
     if intake.backlogged:
         raise Problem("backlogged", "send again when the backlog is worked off", headers={"Retry-After": "5"})
     try:
-        accepted = await intake.submit(commands, expect=expect)
+        accepted = await intake.submit(commands)
     except Overloaded as overloaded:
         raise Problem("overloaded", "nothing was stored; send again") from overloaded
     except Unavailable as gone:
@@ -179,13 +180,13 @@ async def _submit(request: Request, commands: Sequence[NewCommand], *, expect: b
     return accepted
 
 
-def _key_reused(accepted: Accepted, key: str) -> Problem:
+def _key_reused(accepted: Accepted, key: str, pointer: str) -> Problem:
     original = command_id(accepted.seq, accepted.accepted_at)
     detail = f"the key was used for another request, command {original}; nothing was stored"
     return Problem(
         "idempotency_key_reused",
         detail,
-        errors=[FieldError(pointer="/header/Idempotency-Key", code="idempotency_key_reused", detail=detail)],
+        errors=[FieldError(pointer=pointer, code="idempotency_key_reused", detail=detail)],
         headers={"Location": f"/v1/commands/{original}", "Idempotency-Key": key},
     )
 
@@ -211,7 +212,7 @@ async def find_command(request: Request) -> Response:
     keys = request.query_params.getlist("idempotency_key")
     if len(keys) != 1:
         raise invalid("/query/idempotency_key", "give it, once", "missing")
-    key = _bare(keys[0])
+    key = _bare(keys[0], _QUERY_KEY)
     waiting: Waiting = request.app.state.waiting
     wait_s = _wait_parameter(request)
     state = await waiting.state_by_key(principal.client_id, key)
@@ -303,31 +304,29 @@ def _idempotency_key(request: Request) -> str:
     """The one Idempotency-Key, bare. Two headers are refused: which of them was meant is not for us to guess."""
     values = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not values:
-        raise _bad_key("idempotency_key_missing", f"send one of your own choosing, at most {KEY_MAX} characters")
+        raise _bad_key(_HEADER_KEY, "idempotency_key_missing", f"send one, your own, of at most {KEY_MAX} characters")
     if len(values) > 1:
-        raise _bad_key("idempotency_key_invalid", "send it once")
-    return _bare(values[0].decode("latin-1"))
+        raise _bad_key(_HEADER_KEY, "idempotency_key_invalid", "send it once")
+    # White space around a value is no part of it (RFC 9110, 5.5); the parser leaves what stands behind.
+    return _bare(values[0].decode("latin-1").strip(" \t"), _HEADER_KEY)
 
 
-def _bare(key: str) -> str:
+def _bare(key: str, pointer: str) -> str:
     """`"k-1"` and `k-1` are the same key (a structured-field string, RFC 8941, and what people send)."""
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable() and " " not in key):
-        raise _bad_key("idempotency_key_invalid", f"must be 1 to {KEY_MAX} visible ASCII characters, without spaces")
+        raise _bad_key(pointer, "idempotency_key_invalid", f"must be 1 to {KEY_MAX} visible ASCII characters")
     return key
 
 
-def _bad_key(code: str, detail: str) -> Problem:
-    return Problem(code, detail, errors=[FieldError(pointer="/header/Idempotency-Key", code=code, detail=detail)])
+def _bad_key(pointer: str, code: str, detail: str) -> Problem:
+    return Problem(code, detail, errors=[FieldError(pointer=pointer, code=code, detail=detail)])
 
 
 def _preferred_wait(request: Request) -> int:
     """Seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_MAX_S; 0 where none is given or it makes no sense."""
-    header = request.headers.get("prefer")
-    if header is None:
-        return 0
-    for preference in header.split(","):
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         value = value.strip().strip('"')
         if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:

@@ -1,6 +1,6 @@
-"""Accepting and reading look rows up by their keys, however stale the planner's statistics are.
+"""Accepting and draining look rows up by their keys, however stale the planner's statistics are.
 
-The plans are those that PostgreSQL really ran, told by auto_explain.
+The plans are those that PostgreSQL really ran, told by auto_explain, the ones inside `claim_pending` included.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import db, inbox, outcomes
-from tests.books import Bank
+from ledger import db, drain, inbox, outcomes
+from ledger.inbox import Claim
+from tests.books import ALL, Bank
 
 ROWS = 50_000  # a scan of this many is far dearer than a lookup, and takes a second to make
 
@@ -145,10 +146,36 @@ def large_bank(own_bank: Bank, request: pytest.FixtureRequest) -> Bank:
     return own_bank
 
 
+def test_a_drain_finds_its_rows_by_their_keys(large_bank: Bank) -> None:
+    plans: list[Plan] = []
+    drain_as_a_worker_does(large_bank, plans)
+    assert_by_key(plans, at_least=20)
+
+
 def test_the_api_finds_its_rows_by_their_keys(large_bank: Bank) -> None:
     plans: list[Plan] = []
     asyncio.run(accept_and_read_as_the_api_does(large_bank, plans))
     assert_by_key(plans, at_least=4)
+
+
+def drain_as_a_worker_does(bank: Bank, plans: list[Plan]) -> None:
+    """Claim, lock, open, write; the search for a poison; a look for what is overdue."""
+    explain(bank.drains, plans)
+    with bank.drains.transaction():
+        bank.drains.execute(EXPLAIN, prepare=False)
+    bank.accept([bank.new("transfer", f"w{n}", 1, to_wallet=f"newcomer-{n}") for n in range(20)])
+    for _ in range(2):
+        claim = inbox.claim(bank.drains, ALL, max_rows=500)
+        assert isinstance(claim, Claim)
+        drain.apply(bank.drains, claim, task_id=None)
+        bank.drains.commit()
+    claim = inbox.claim(bank.drains, ALL, max_rows=500)
+    assert isinstance(claim, Claim)
+    bank.drains.rollback()
+    inbox.count_attempt(bank.drains, claim.commands[0].seq)
+    assert inbox.reclaim(bank.drains, claim.commands[:50]) is not None
+    inbox.overdue(bank.drains, ALL, age_s=1)
+    bank.drains.commit()
 
 
 async def accept_and_read_as_the_api_does(bank: Bank, plans: list[Plan]) -> None:

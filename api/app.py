@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import command_docs, docs, problems
 from api.auth import KeyRing
+from api.backlog import Backlog
 from api.edge import Edge
 from api.intake import Intake
 from api.metrics import Metrics
@@ -77,14 +78,15 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.keys = KeyRing(state.engine)
     state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
     state.waiting = Waiting(database_url, redis_url)
+    state.backlog = Backlog(database_url, max_backlog=config.max_backlog)
     state.intake = Intake(
         database_url,
         state.doorbell,
-        max_backlog=config.max_backlog,
+        backlog=state.backlog,
         grouped=state.metrics.group_size.observe,
     )
     state.metrics.watch_waiting(lambda: state.waiting.waiting)
-    parts = (state.keys, state.waiting, state.intake)
+    parts = (state.keys, state.waiting, state.backlog, state.intake)
     for part in parts:
         part.start()
     try:

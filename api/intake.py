@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from api.backlog import Backlog
 from ledger import db, inbox
 from ledger.inbox import Accepted, NewCommand
 from runtime.doorbell import Doorbell
@@ -28,7 +29,6 @@ FLUSHERS = 2
 # A PostgreSQL that hangs cannot end a statement by its own timeout. A little longer than that one, so that it may.
 STORE_MAX_S = db.STATEMENT_TIMEOUT_MS / 1_000 + 2
 DEADLOCKS_MAX = 3  # the keys of a retried batch, in another order, meet once; thrice is bad luck, more is a fault
-BACKLOG_EVERY_S = 2.0  # the count reads the queue's index: 30 ms for a million rows
 
 
 class Overloaded(Exception):
@@ -55,27 +55,20 @@ class Intake:
         database_url: str,
         doorbell: Doorbell,
         *,
-        max_backlog: int,
+        backlog: Backlog,
         grouped: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database_url = database_url
         self._doorbell = doorbell
-        self._max_backlog = max_backlog
+        self._backlog = backlog
         self._grouped = grouped  # told the size of each group, for the metrics
         self._queue: deque[_Submission] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._backlogged = False
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._flush(), name=f"intake-{n}") for n in range(FLUSHERS)]
-        self._tasks.append(asyncio.create_task(self._watch_backlog(), name="intake-backlog"))
-
-    @property
-    def backlogged(self) -> bool:
-        """More than `max_backlog` commands are pending. As of a few seconds ago: a bound, not a ration."""
-        return self._backlogged
 
     async def stop(self) -> None:
         """Requests have ended by now; nothing is queued."""
@@ -145,13 +138,15 @@ class Intake:
                     self._fail([submission], Unavailable())
             return
         self._grouped(len(batch))
+        self._doorbell.ring_all({command.partition for command in batch})
+        if self._backlog.pace_s > 0:
+            await asyncio.sleep(self._backlog.pace_s)
         position = 0
         for submission in group:
             answers = accepted[position : position + len(submission.commands)]
             position += len(submission.commands)
             if not submission.answer.done():  # done: its client has gone
                 submission.answer.set_result(answers)
-        self._doorbell.ring_all({command.partition for command in batch})
 
     @staticmethod
     async def _accept(connection: psycopg.AsyncConnection[Any], batch: list[NewCommand]) -> list[Accepted]:
@@ -160,18 +155,6 @@ class Intake:
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
                 return await inbox.accept(connection, batch)
         return await inbox.accept(connection, batch)
-
-    async def _watch_backlog(self) -> None:
-        connection: psycopg.AsyncConnection[Any] | None = None
-        while True:
-            try:
-                async with asyncio.timeout(STORE_MAX_S):
-                    if connection is None or connection.closed:
-                        connection = await db.connect_async(self._database_url, application="bursar-backlog")
-                    self._backlogged = await inbox.backlog_exceeds(connection, self._max_backlog)
-            except (psycopg.Error, TimeoutError) as fault:  # then the intake fails by itself
-                log.warning("backlog.fault", error=type(fault).__name__)
-            await asyncio.sleep(BACKLOG_EVERY_S)
 
     @staticmethod
     def _fail(group: list[_Submission], error: Exception) -> None:

@@ -125,6 +125,21 @@ async def backlog_exceeds(connection: psycopg.AsyncConnection[Any], bound: int) 
         return cast(bool, await cursor.fetchone())
 
 
+_BACKLOG: LiteralString = """
+SELECT (SELECT count(*) FROM (SELECT FROM pending LIMIT %b::bigint) AS counted), (
+    SELECT min(oldest.seq) FROM partitions p
+    CROSS JOIN LATERAL (SELECT q.seq FROM pending q WHERE q.partition = p.partition ORDER BY q.seq LIMIT 1) AS oldest
+)
+"""
+
+
+async def backlog(connection: psycopg.AsyncConnection[Any], *, at_most: int) -> tuple[int, int | None]:
+    """How many commands are pending, counted up to `at_most`, and the oldest one's seq."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(_BACKLOG, (at_most,))
+        return cast(tuple[int, int | None], await cursor.fetchone())
+
+
 @dataclass(slots=True, frozen=True)
 class Claim:
     """One drain's batch, in acceptance order. `now` is the database's clock."""

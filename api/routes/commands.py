@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.auth import KeyRing, Principal
+from api.backlog import Backlog
 from api.bodies import decode, read
 from api.intake import Intake, Overloaded, Unavailable
 from api.metrics import Metrics
@@ -161,7 +162,8 @@ def _new_command(request: Request, principal: Principal, body: CommandRequest | 
 
 async def _submit(request: Request, commands: Sequence[NewCommand]) -> list[Accepted]:
     intake: Intake = request.app.state.intake
-    if intake.backlogged:
+    backlog: Backlog = request.app.state.backlog
+    if backlog.full:
         raise Problem("backlogged", "send again when the backlog is worked off", headers={"Retry-After": "5"})
     try:
         accepted = await intake.submit(commands)

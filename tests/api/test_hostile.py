@@ -75,7 +75,7 @@ def test_metadata_has_a_depth(client: httpx2.Client, innermost: object) -> None:
 
 def test_odd_metadata_comes_back_as_it_was_sent(client: httpx2.Client) -> None:
     odd: tuple[dict[str, object], ...] = (
-        {"n": 123456789012345678901234567890, "m": [-0.0, 1e-300, 0.1]},
+        {"n": 123456789012345678901234567890, "m": [-0.0, 0.001, 0.1]},
         {"": {"": ""}, "a\tb": "\r\n\x7f\u2028"},
         {"\U0001f4b0": "\uffff", "@": None, "t": True},
     )

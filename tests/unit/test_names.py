@@ -119,3 +119,13 @@ def test_metadata_may_be_nested_so_deep_and_no_deeper() -> None:
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     metadata_text({"a": [[] for _ in range(100)], "b": "{[" * 50})
+
+
+@pytest.mark.parametrize("metadata", [{"a": 1e300}, {"a": [{"b": 1e-7}]}])
+def test_metadata_takes_no_number_that_jsonb_would_write_out_in_zeros(metadata: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="exponent"):
+        metadata_text(metadata)
+
+
+def test_what_only_looks_like_an_exponent_is_taken() -> None:
+    assert json.loads(metadata_text({"a": "1e300", "b": 0.5, "c": 10**30})) == {"a": "1e300", "b": 0.5, "c": 10**30}

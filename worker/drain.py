@@ -73,12 +73,10 @@ class Drainer:
         try:
             while time.monotonic() - started < RUN_MAX_S:
                 seqs = self._drain_once(task_id)
-                if seqs is Nothing.BUSY:
-                    if silenced:
-                        self._doorbell.clear(self.partitions)
-                    return done  # whoever holds the rest looks again when it is done
-                if seqs is Nothing.IDLE:
-                    if cleared:
+                if isinstance(seqs, Nothing):
+                    # BUSY: whoever holds the rest looks again when it is done. The flags are not ours to clear, then,
+                    # unless we set them: a doorbell of another partition may have kept still meanwhile.
+                    if cleared or (seqs is Nothing.BUSY and not silenced):
                         return done
                 else:
                     done += len(seqs)

@@ -43,7 +43,7 @@ def broken(engine: Engine) -> dict[int, list[str]]:
 
 
 def by_hand(bank: Bank) -> None:
-    """From here on this session's statements pass the triggers by, as a restored dump or a superuser could."""
+    """From here on this connection's statements pass the triggers by, as a restored dump or a superuser could."""
     bank.do("SET session_replication_role = replica")
 
 

@@ -13,7 +13,7 @@ from tests.books import ALL, Bank
 
 
 def locks_held(bank: Bank, connection: psycopg.Connection) -> set[int]:
-    """The partitions that this session holds."""
+    """The partitions that this connection holds."""
     query = "SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND pid = %s AND granted"
     return {partition for (partition,) in bank.rows(query, PARTITION_LOCKS, connection.info.backend_pid)}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
+from kombu.transport import redis, virtual
 
 from runtime.settings import Settings
 
@@ -20,6 +21,32 @@ TASK_TIME_LIMIT_S = 60
 # Redis on the same network answers within a millisecond. Waiting longer than this delays nothing that matters.
 SOCKET_TIMEOUT_S = 2.0
 SOCKET_CONNECT_TIMEOUT_S = 1.0
+
+
+class _Deliveries(redis.QoS):
+    """What a worker has fetched and not yet acknowledged.
+
+    An acknowledgement that Redis does not take in time is given up. Kombu's own goes on counting the message as
+    fetched, and with a prefetch of one the worker would never fetch another. The message itself comes again after the
+    visibility timeout: a doorbell too many.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except Exception:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue)
+        except Exception:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+
+redis.Channel.QoS = _Deliveries
 
 
 def queue_name(partition: int) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from tests.crash.checks import assert_doorbells_answered, check, settle, tasks
 from tests.crash.load import Load
-from tests.crash.service import Service
+from tests.crash.obstacles import LOCKS_OUTCOMES, obstacle
+from tests.crash.service import Service, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,6 +33,23 @@ def test_nothing_fails(service: Service) -> None:
     assert not load.refused
     assert tasks(service, load.tenant)[True] > 0
     assert service.run("audit") == 0
+
+
+def test_redis_stands_still_while_a_doorbell_is_acknowledged(service: Service) -> None:
+    """The worker counts the doorbell as answered all the same, and comes for the next one."""
+    service.kill_workers()
+    worker = service.workers[0]
+    worker.spawn()
+    worker.wait_ready()
+    with Load(service) as load:
+        with obstacle(service, LOCKS_OUTCOMES) as ahead:
+            load.until(accepted=50)
+            assert ahead.caught()
+            service.redis.freeze()
+        wait_for(lambda: "Couldn't ack" in worker.log.read_text(), "an acknowledgement given up", within_s=RECONNECT_S)
+    service.redis.thaw()
+    assert_doorbells_answered(service, within_s=RECONNECT_S)
+    check(service, load)
 
 
 def test_redis_gone_for_the_whole_load(service: Service) -> None:

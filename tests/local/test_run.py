@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator
@@ -95,7 +96,10 @@ def test_flower_answers_to_its_password_alone_and_changes_nothing(running: Run) 
     assert flower_status(f"http://{place}/workers", running) == 200
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"http://{place}/workers", timeout=10)
-    workers = json.loads(flower_answer(f"http://{place}/api/workers?refresh=1", running))
+    workers: list[str] = []
+    deadline = time.monotonic() + 30  # Flower asks with a second's patience; a worker that is just starting is late
+    while len(workers) < 2 and time.monotonic() < deadline:
+        workers = list(json.loads(flower_answer(f"http://{place}/api/workers?refresh=1", running)))
     assert len(workers) == 2
     for worker in workers:
         with pytest.raises(urllib.error.HTTPError, match=r"40[35]"):

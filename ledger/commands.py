@@ -1,21 +1,75 @@
 """What can be asked of the ledger: one class per command type, as the drain reads it.
 
 The classes are told apart with `match`; adding one makes the type checker name every place that must know it.
+What each of them does is said in docs/commands.md.
 """
 
 from datetime import datetime
-from typing import assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
 TREASURY = "@treasury"
 BONUS = "@bonus"
 REVENUE = "@revenue"
-SYSTEM_WALLETS = (TREASURY, BONUS, REVENUE)
+ADJUSTMENT = "@adjustment"
+EXCHANGE = "@exchange"
+EXPIRED = "@expired"
+SYSTEM_WALLETS = (TREASURY, BONUS, REVENUE, ADJUSTMENT, EXCHANGE, EXPIRED)
+
+LEDGER_CLIENT = 0  # the client of the commands that the ledger gives itself; no row in `clients`, so no key opens it
+
+Source = Literal["purchased", "promotional"]
+CreditsOrder = Literal["soonest_to_expire", "promotional_first", "purchased_first", "oldest_first"]
+
+
+class Precondition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What must be so of the command's wallet and asset when it is decided. Absent: not asked."""
+
+    version: int | None = None
+    available_gte: int | None = None  # minor units
+
+
+class Options(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What only some commands have; stored as JSON beside the command. A command without any stores nothing."""
+
+    precondition: Precondition | None = None
+    credits_order: CreditsOrder = "soonest_to_expire"  # spend, transfer, hold, exchange
+    credits_expire_at: datetime | None = None  # top_up, bonus: the three that make a lot
+    priority: int | None = None
+    source: Source | None = None
+    hold_expires_at: datetime | None = None  # hold
+    final: bool = True  # capture
+    to_asset: str | None = None  # exchange
+    to_amount: int | None = None  # exchange: minor units of `to_asset`, worked out when it was accepted
+    rate: str | None = None  # exchange: as the client sent it
+    rounding: str = "down"  # exchange
+    allow_negative: bool = False  # reverse
+    reason: str | None = None  # adjust, close
+    lot_n: int | None = None  # expire_credits: with ref_seq, the lot
+    assets: tuple[str, ...] = ()  # close: every asset of which the wallet has an account
+
+
+NO_OPTIONS = Options()
+_options = msgspec.json.Decoder(Options)
+_encode = msgspec.json.Encoder().encode
+
+
+def read_options(text: bytes | str | None) -> Options:
+    """The options of a stored command."""
+    return NO_OPTIONS if text is None else _options.decode(text)
+
+
+def write_options(options: Options) -> str | None:
+    """As they are stored: JSON without the members that are as in `Options()`; None where all are."""
+    return None if options == NO_OPTIONS else _encode(options).decode()
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
-    """What every command has. Amounts are minor units of `asset`; `wallet` and `asset` are the caller's names."""
+    """What every command has. Amounts are minor units of `asset`; `wallet` and `asset` are the caller's names.
+
+    `amount` 0: all that is left (capture, release, reverse, expire_hold, expire_credits, close).
+    """
 
     seq: int
     tenant_id: int
@@ -23,7 +77,11 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     wallet: str
     asset: str
     amount: int
-    expires_at: datetime | None
+    expires_at: datetime | None = None
+    to_wallet: str | None = None
+    ref_seq: int = 0  # the hold to capture or release, the command to reverse, the command that made a lot
+    group_seq: int | None = None
+    options: Options = NO_OPTIONS
 
 
 class TopUp(Order, frozen=True, gc=False):
@@ -38,24 +96,91 @@ class Spend(Order, frozen=True, gc=False):
     """Credits leave a wallet for good: wallet → `@revenue`."""
 
 
-class Transfer(Order, frozen=True, gc=False, kw_only=True):
+class Transfer(Order, frozen=True, gc=False):
     """Credits change owner: wallet → `to_wallet`. Ordered among the commands of `wallet`."""
 
-    to_wallet: str
+
+class Hold(Order, frozen=True, gc=False):
+    """Credits are reserved until they are captured, released, or expire."""
+
+
+class Capture(Order, frozen=True, gc=False):
+    """Held credits leave for good, or change owner: wallet → `@revenue` or `to_wallet`."""
+
+
+class Release(Order, frozen=True, gc=False):
+    """What is left of a hold becomes available again."""
+
+
+class Exchange(Order, frozen=True, gc=False):
+    """Credits of one asset become credits of another, through `@exchange`."""
+
+
+class Reverse(Order, frozen=True, gc=False):
+    """The opposite of an applied command, or of a part of it."""
+
+
+class Adjust(Order, frozen=True, gc=False):
+    """An operator's correction: `@adjustment` → wallet, or back where `amount` is below zero."""
+
+
+class ExpireHold(Order, frozen=True, gc=False):
+    """The ledger's own: what is left of a hold past its time becomes available again."""
+
+
+class ExpireCredits(Order, frozen=True, gc=False):
+    """The ledger's own: what is left of a lot past its time leaves: wallet → `@expired`."""
+
+
+class Close(Order, frozen=True, gc=False):
+    """The ledger's own: a wallet ends, with all it has going to `to_wallet` if one is named."""
 
 
 class Unknown(Order, frozen=True, gc=False):
     """A type that this version does not know: a row from a newer one, or a damaged one. Deciding it raises."""
 
 
-Command = TopUp | Bonus | Spend | Transfer | Unknown
+Command = (
+    TopUp
+    | Bonus
+    | Spend
+    | Transfer
+    | Hold
+    | Capture
+    | Release
+    | Exchange
+    | Reverse
+    | Adjust
+    | ExpireHold
+    | ExpireCredits
+    | Close
+    | Unknown
+)
 
-TYPES = ("top_up", "bonus", "spend", "transfer")
-DEBIT_TYPES = ("spend", "transfer")  # a pending one of these is queued against its wallet's available balance
+TYPES = (  # that a client can send
+    "top_up",
+    "bonus",
+    "spend",
+    "transfer",
+    "hold",
+    "capture",
+    "release",
+    "exchange",
+    "reverse",
+    "adjust",
+)
+OWN_TYPES = ("expire_hold", "expire_credits", "close")  # that the ledger gives itself
+TOMBSTONE = "tombstone"  # of a key that was cancelled before anything arrived under it; it has its outcome at once
+# A pending one of these is queued against its wallet's available balance; an adjustment where it is below zero.
+DEBIT_TYPES = ("spend", "transfer", "hold", "exchange", "adjust")
+REVERSIBLE_TYPES = ("top_up", "bonus", "spend", "transfer", "capture", "exchange", "adjust")
 
 
 def touched_wallets(command: Command) -> tuple[str, ...]:
-    """The wallets whose accounts a drain must lock for this command, system wallets among them."""
+    """The wallets whose accounts in `asset` a drain must lock for this command, system wallets among them.
+
+    What a reversal touches beyond its own wallet is known from the command that it reverses (ledger.books).
+    """
     match command:
         case TopUp():
             return (command.wallet, TREASURY)
@@ -63,8 +188,16 @@ def touched_wallets(command: Command) -> tuple[str, ...]:
             return (command.wallet, BONUS)
         case Spend():
             return (command.wallet, REVENUE)
-        case Transfer():
-            return (command.wallet, command.to_wallet)
+        case Exchange():
+            return (command.wallet, EXCHANGE)
+        case Transfer() | Close() | Capture():
+            return (command.wallet, command.to_wallet or REVENUE)
+        case Adjust():
+            return (command.wallet, ADJUSTMENT)
+        case ExpireCredits():
+            return (command.wallet, EXPIRED)
+        case Hold() | Release() | ExpireHold() | Reverse():
+            return (command.wallet,)
         case Unknown():
             return ()
         case _:

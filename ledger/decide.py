@@ -7,9 +7,8 @@ much. What follows them cannot fail.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import assert_never
 
-from ledger.commands import BONUS, REVENUE, TREASURY, Bonus, Command, Spend, TopUp, Transfer, Unknown
+from ledger.commands import BONUS, REVENUE, TREASURY, Bonus, Command, Spend, TopUp, Transfer
 from ledger.errors import BrokenInvariant, Code
 from ledger.money import BALANCE_MAX
 
@@ -84,12 +83,11 @@ def decide(books: Books, command: Command) -> Decision:
         case Spend():
             return _debit(books, command, asset, to_wallet=REVENUE, to_shard=command.partition)
         case Transfer():
+            assert command.to_wallet is not None
             refusal = _not_open(books, command.tenant_id, command.to_wallet, must_exist=False)
             return _debit(books, command, asset, to_wallet=command.to_wallet, to_shard=0, target_refusal=refusal)
-        case Unknown():
-            raise BrokenInvariant(f"command {command.seq} is of a type that this version does not know")
         case _:
-            assert_never(command)
+            raise BrokenInvariant(f"command {command.seq} is of a type that this version does not know")
 
 
 def _credit(books: Books, command: Command, asset: Asset, *, from_wallet: str) -> Decision:

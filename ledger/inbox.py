@@ -13,7 +13,24 @@ import msgspec
 import psycopg
 from psycopg.rows import scalar_row
 
-from ledger.commands import Bonus, Command, Spend, TopUp, Transfer, Unknown
+from ledger.commands import (
+    Adjust,
+    Bonus,
+    Capture,
+    Close,
+    Command,
+    Exchange,
+    ExpireCredits,
+    ExpireHold,
+    Hold,
+    Release,
+    Reverse,
+    Spend,
+    TopUp,
+    Transfer,
+    Unknown,
+    read_options,
+)
 from ledger.errors import BrokenInvariant
 
 # The space of advisory locks that guard partitions: one drain at a time in each. Registers that drains read (a
@@ -21,8 +38,16 @@ from ledger.errors import BrokenInvariant
 PARTITION_LOCKS = 0x62757200
 
 
+# The request hash of a tombstone, which answers whatever arrives under its key.
+CANCELLED_UNSEEN = b""
+
+
 class NewCommand(msgspec.Struct, frozen=True, gc=False):
-    """A validated command on its way in. `request_hash` is of the caller's request in canonical form."""
+    """A validated command on its way in. `request_hash` is of the caller's request in canonical form.
+
+    `amount` None: all that is left. `options`: JSON text (ledger.commands.write_options). `ref_seq`: the hold or the
+    command that it names, from which `wallet`, `asset` and `partition` are taken.
+    """
 
     tenant_id: int
     client_id: int
@@ -33,10 +58,12 @@ class NewCommand(msgspec.Struct, frozen=True, gc=False):
     wallet: str
     to_wallet: str | None
     asset: str
-    amount: int
+    amount: int | None
     reference: str | None
     metadata: str | None  # JSON text
     expires_at: datetime | None
+    options: str | None = None
+    ref_seq: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,19 +80,19 @@ _ACCEPT: LiteralString = """
 WITH batch AS (
     SELECT * FROM unnest(
         %b::int[], %b::int[], %b::smallint[], %b::text[], %b::text[], %b::bytea[], %b::text[], %b::text[], %b::text[],
-        %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::timestamptz[]
+        %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::timestamptz[], %b::text[]::json[], %b::bigint[]
     ) WITH ORDINALITY AS b (
         tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-        amount, reference, metadata, expires_at, position
+        amount, reference, metadata, expires_at, options, ref_seq, position
     )
 ), accepted AS (
     INSERT INTO commands (
         tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-        amount, reference, metadata, expires_at
+        amount, reference, metadata, expires_at, options, ref_seq
     )
     SELECT
         tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-        amount, reference, metadata, expires_at
+        amount, reference, metadata, expires_at, options, ref_seq
     FROM batch ORDER BY position
     ON CONFLICT (client_id, idempotency_key) DO NOTHING
     RETURNING seq, partition, client_id, idempotency_key, accepted_at
@@ -79,6 +106,27 @@ _EXISTING: LiteralString = """
 SELECT c.client_id, c.idempotency_key, c.seq, c.accepted_at, c.request_hash
 FROM unnest(%b::int[], %b::text[]) AS k (client_id, idempotency_key)
 JOIN commands c USING (client_id, idempotency_key)
+"""
+
+# A group's commands get their numbers beforehand, so that each of them can name the first; one row queues them all.
+_NUMBERS: LiteralString = """
+SELECT nextval('commands_seq_seq') FROM generate_series(1, %b::int) ORDER BY 1
+"""
+_ACCEPT_GROUP: LiteralString = """
+INSERT INTO commands (
+    seq, group_seq, tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
+    amount, reference, metadata, expires_at, options, ref_seq
+) OVERRIDING SYSTEM VALUE
+SELECT * FROM unnest(
+    %b::bigint[], %b::bigint[], %b::int[], %b::int[], %b::smallint[], %b::text[], %b::text[], %b::bytea[], %b::text[],
+    %b::text[], %b::text[], %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::timestamptz[], %b::text[]::json[],
+    %b::bigint[]
+)
+ON CONFLICT (client_id, idempotency_key) DO NOTHING
+RETURNING seq, accepted_at
+"""
+_QUEUE_GROUP: LiteralString = """
+INSERT INTO pending (partition, seq, size) VALUES (%b::smallint, %b::bigint, %b::smallint)
 """
 
 
@@ -99,16 +147,51 @@ async def accept(connection: psycopg.AsyncConnection[Any], batch: Sequence[NewCo
     replays = [command for command, answer in zip(batch, answers, strict=True) if answer is None]
     if not replays:
         return cast(list[Accepted], answers)
-
-    async with connection.cursor(binary=True) as cursor:
-        keys = [command.client_id for command in replays], [command.idempotency_key for command in replays]
-        await cursor.execute(_EXISTING, keys)
-        existing = {(client, key): (seq, at, request) for client, key, seq, at, request in await cursor.fetchall()}
+    existing = await _existing(connection, replays)
     for position, command in enumerate(batch):
         if answers[position] is None:
-            seq, at, request = existing[command.client_id, command.idempotency_key]
-            answers[position] = Accepted(seq, at, replayed=True, same_request=request == command.request_hash)
+            answers[position] = existing[command.client_id, command.idempotency_key, command.request_hash]
     return cast(list[Accepted], answers)
+
+
+async def accept_group(connection: psycopg.AsyncConnection[Any], batch: Sequence[NewCommand]) -> list[Accepted | None]:
+    """Store commands of one partition as a group, which is decided as one; all of them or none.
+
+    When this returns, they are committed. If any of their keys is there already, nothing is stored, and each answer is
+    the command of that key, or None where there is none: a replay of the whole group has no None in it and is the
+    `same_request` throughout, since a request's hash is of its whole group.
+    """
+    size = len(batch)
+    columns = [list(column) for column in zip(*(msgspec.structs.astuple(command) for command in batch), strict=True)]
+    async with connection.transaction() as transaction, connection.cursor(binary=True) as cursor:
+        await cursor.execute(_NUMBERS, (size,))
+        seqs = [seq for (seq,) in await cursor.fetchall()]
+        await cursor.execute(_ACCEPT_GROUP, [seqs, [seqs[0]] * size, *columns])
+        stored = dict(await cursor.fetchall())
+        if len(stored) < size:
+            raise psycopg.Rollback(transaction)
+        await cursor.execute(_QUEUE_GROUP, (batch[0].partition, seqs[0], size))
+        return [Accepted(seq, stored[seq], replayed=False, same_request=True) for seq in seqs]
+    existing = await _existing(connection, batch)
+    return [existing.get((command.client_id, command.idempotency_key, command.request_hash)) for command in batch]
+
+
+async def _existing(
+    connection: psycopg.AsyncConnection[Any], commands: Sequence[NewCommand]
+) -> dict[tuple[int, str, bytes], Accepted]:
+    """The commands that stand under these keys, by client, key and the hash of what is asked now."""
+    async with connection.cursor(binary=True) as cursor:
+        keys = [command.client_id for command in commands], [command.idempotency_key for command in commands]
+        await cursor.execute(_EXISTING, keys)
+        found = {(client, key): (seq, at, request) for client, key, seq, at, request in await cursor.fetchall()}
+    existing: dict[tuple[int, str, bytes], Accepted] = {}
+    for command in commands:
+        if there := found.get((command.client_id, command.idempotency_key)):
+            seq, at, request = there
+            same = request in (command.request_hash, CANCELLED_UNSEEN)
+            key = (command.client_id, command.idempotency_key, command.request_hash)
+            existing[key] = Accepted(seq, at, replayed=True, same_request=same)
+    return existing
 
 
 async def partition_count(connection: psycopg.AsyncConnection[Any]) -> int:
@@ -156,25 +239,30 @@ class Nothing(Enum):
 
 
 _COMMAND_COLUMNS: LiteralString = (
-    "clock_timestamp(), c.type, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, c.amount, c.expires_at, c.to_wallet"
+    "clock_timestamp(), c.type, c.options::text, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, "
+    "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq"
 )
 _CLAIM: LiteralString = """
-SELECT clock_timestamp(), seq, locked FROM claim_pending(%b::smallint[], %b::int, %b::int)
+SELECT clock_timestamp(), seq, size, locked FROM claim_pending(%b::smallint[], %b::int, %b::int)
 """
 # A statement of its own, after the claim: the claim sees rows that were committed while it ran, and a join in the same
 # statement, whose snapshot is older, would not find their commands.
-_COMMANDS: LiteralString = f"SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.seq = ANY(%b::bigint[]) ORDER BY c.seq"
+_COMMANDS: LiteralString = f"""
+SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.seq = ANY(%b::bigint[]) ORDER BY c.seq
+"""
+_COMMANDS_AND_GROUPS: LiteralString = f"""
+SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.seq IN (
+    SELECT unnest(%b::bigint[]) UNION ALL SELECT seq FROM commands WHERE group_seq = ANY(%b::bigint[])
+) ORDER BY c.seq
+"""
 _LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
-_RECLAIM: LiteralString = f"""
-WITH claimed AS (
-    DELETE FROM pending WHERE partition = ANY(%b::smallint[]) AND seq = ANY(%b::bigint[])
-    RETURNING seq
-)
-SELECT {_COMMAND_COLUMNS} FROM claimed JOIN commands c USING (seq) ORDER BY c.seq
+_RECLAIM: LiteralString = """
+DELETE FROM pending WHERE partition = ANY(%b::smallint[]) AND seq = ANY(%b::bigint[]) RETURNING seq, size
 """
 _COUNT_ATTEMPT: LiteralString = """
 UPDATE pending SET attempts = attempts + 1
-WHERE (partition, seq) = (SELECT partition, seq FROM commands WHERE seq = %b::bigint) RETURNING attempts
+WHERE (partition, seq) = (SELECT partition, COALESCE(group_seq, seq) FROM commands WHERE seq = %b::bigint)
+RETURNING attempts
 """
 
 
@@ -204,13 +292,11 @@ def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max
         claimed = cursor.execute(_CLAIM, (list(partitions), max_rows, PARTITION_LOCKS)).fetchall()
         if not claimed:
             return Nothing.IDLE
-        if not any(locked for _, _, locked in claimed):
+        if not any(locked for *_, locked in claimed):
             return Nothing.BUSY
-        seqs = [seq for _, seq, _ in claimed if seq is not None]
-        rows = cursor.execute(_COMMANDS, (seqs,)).fetchall() if seqs else []
-    if len(rows) != len(seqs):
-        raise BrokenInvariant(f"{len(seqs)} pending commands were claimed, {len(rows)} of them exist")
-    return Claim(claimed[0][0], [_command(row) for row in rows])
+        queued = [(seq, size) for _, seq, size, _ in claimed if seq is not None]
+        commands = _load(cursor, queued) if queued else []
+    return Claim(claimed[0][0], commands)
 
 
 def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) -> Claim | None:
@@ -218,8 +304,27 @@ def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) ->
     with connection.cursor(binary=True) as cursor:
         partitions = sorted({command.partition for command in commands})
         cursor.execute(_LOCK_PARTITIONS, (PARTITION_LOCKS, partitions))
-        rows = cursor.execute(_RECLAIM, (partitions, [command.seq for command in commands])).fetchall()
-    return Claim(rows[0][0], [_command(row) for row in rows]) if rows else None
+        queued = list({command.group_seq or command.seq for command in commands})
+        taken = cursor.execute(_RECLAIM, (partitions, queued)).fetchall()
+        if not taken:
+            return None
+        ((now,),) = cursor.execute("SELECT clock_timestamp()").fetchall()
+        return Claim(now, _load(cursor, taken))
+
+
+def _load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list[Command]:
+    """The commands behind these rows of the queue (seq, size), in acceptance order."""
+    seqs = [seq for seq, _ in queued]
+    groups = [seq for seq, size in queued if size > 1]
+    if groups:
+        cursor.execute(_COMMANDS_AND_GROUPS, (seqs, groups))
+    else:
+        cursor.execute(_COMMANDS, (seqs,))
+    commands = [_command(row) for row in cursor]
+    wanted = sum(size for _, size in queued)
+    if len(commands) != wanted:
+        raise BrokenInvariant(f"{wanted} pending commands were claimed, {len(commands)} of them exist")
+    return commands
 
 
 def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
@@ -229,15 +334,35 @@ def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
 
 
 def _command(row: tuple[Any, ...]) -> Command:
-    order = row[2:9]  # the fields of Order, in its order
+    order: tuple[Any, ...] = row[3:]  # the fields of Order, in its order, up to its options
+    if row[2] is not None:
+        order = (*order, read_options(row[2]))
     match row[1]:
         case "spend":
             return Spend(*order)
         case "top_up":
             return TopUp(*order)
         case "transfer":
-            return Transfer(*order, to_wallet=row[9])
+            return Transfer(*order)
         case "bonus":
             return Bonus(*order)
+        case "hold":
+            return Hold(*order)
+        case "capture":
+            return Capture(*order)
+        case "release":
+            return Release(*order)
+        case "exchange":
+            return Exchange(*order)
+        case "reverse":
+            return Reverse(*order)
+        case "adjust":
+            return Adjust(*order)
+        case "expire_hold":
+            return ExpireHold(*order)
+        case "expire_credits":
+            return ExpireCredits(*order)
+        case "close":
+            return Close(*order)
         case _:
             return Unknown(*order)

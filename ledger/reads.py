@@ -16,7 +16,7 @@ from ledger.ids import Kind, parse_id, unix_ms
 from ledger.registers import Asset
 
 # The migration that this version of the code needs. A newer schema serves it too: migrations go before the code.
-SCHEMA = "0007"
+SCHEMA = "0010"
 
 
 # --- wallets -------------------------------------------------------------------------------------------------------

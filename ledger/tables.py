@@ -1,8 +1,8 @@
 """Every table, as SQLAlchemy Core: what `alembic check` compares and what reads are built from.
 
-Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, accounts) hold the present and change.
-*Records* (commands, outcomes, transfers, entries) hold what happened: a trigger refuses UPDATE, DELETE and TRUNCATE.
-`pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
+Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, accounts, holds, lots …) hold the present
+and change. *Records* (commands, outcomes, transfers, entries, lot_entries) hold what happened: a trigger refuses
+UPDATE, DELETE and TRUNCATE. `pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
 
 Records carry no foreign keys: PostgreSQL checks them row by row, which would cost a drain a fifth more, or half. They
 are written from rows that are locked, and `bursar audit` holds them to it (docs/decisions/0006).
@@ -96,6 +96,7 @@ assets = Table(
     Column("status", Text, nullable=False, server_default="active"),
     Column("created_at", _timestamp, nullable=False, server_default=func.now()),
     UniqueConstraint("tenant_id", "code"),
+    Column("limits", JSON),  # ledger.limits
     CheckConstraint("scale BETWEEN 0 AND 18", name="scale"),
     CheckConstraint("status IN ('active', 'frozen')", name="status"),
 )
@@ -111,7 +112,7 @@ wallets = Table(
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", _timestamp, nullable=False, server_default=func.now()),
     UniqueConstraint("tenant_id", "code"),
-    CheckConstraint("status IN ('active', 'frozen', 'closed')", name="status"),
+    CheckConstraint("status IN ('active', 'debits_frozen', 'frozen', 'closed')", name="status"),
 )
 
 accounts = Table(
@@ -126,9 +127,73 @@ accounts = Table(
     Column("held", BigInteger, nullable=False, server_default=text("0")),
     Column("version", BigInteger, nullable=False, server_default=text("0")),
     Column("allow_negative", Boolean, nullable=False, server_default=text("false")),
+    # What available may not fall below: 0, unless a reversal was allowed to take more. Credits raise it again.
+    Column("floor", BigInteger, nullable=False, server_default=text("0")),
+    Column("lots", SmallInteger, nullable=False, server_default=text("0")),  # how many are not used up
+    Column("changed_at", _timestamp, nullable=False, server_default=func.now()),  # `at` of its last entry
+    Column("limits", JSON),  # ledger.limits
     UniqueConstraint("wallet_id", "asset_id", "shard"),
     CheckConstraint("held >= 0", name="held"),
-    CheckConstraint("allow_negative OR posted - held >= 0", name="not_overspent"),
+    CheckConstraint("floor <= 0", name="floor"),
+    CheckConstraint("allow_negative OR posted - held >= floor", name="not_overspent"),
+)
+
+supply_shares = Table(  # of assets with a maximum supply: what the drains of one partition may still issue
+    "supply_shares",
+    metadata,
+    Column("asset_id", Integer, ForeignKey("assets.id"), primary_key=True),
+    Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+    Column("headroom", BigInteger, nullable=False),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the hold command
+    Column("tenant_id", Integer, nullable=False),
+    Column("partition", SmallInteger, nullable=False),
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("remaining", BigInteger, nullable=False),  # still held
+    Column("captured", BigInteger, nullable=False, server_default=text("0")),
+    Column("expires_at", _timestamp, nullable=False),
+    Column("ended_at", _timestamp),
+    Column("lots", JSON),  # [[lot seq, lot n, amount still held], …]; NULL: plain credits only
+    CheckConstraint("status IN ('open', 'captured', 'released', 'expired')", name="status"),
+    CheckConstraint("remaining >= 0 AND (remaining > 0) = (status = 'open')", name="remaining"),
+    CheckConstraint("captured >= 0 AND captured + remaining <= amount", name="captured"),
+    Index(None, "expires_at", postgresql_where=text("status = 'open'")),
+    Index("ix_holds_account_id", "account_id", "seq"),
+)
+
+lots = Table(  # guarded by the lock of its account
+    "lots",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the command that made it
+    Column("n", SmallInteger, primary_key=True, autoincrement=False),  # from 1
+    Column("tenant_id", Integer, nullable=False),
+    Column("partition", SmallInteger, nullable=False),  # where its wallet's commands are drained
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("expires_at", _timestamp),
+    Column("created_at", _timestamp, nullable=False),
+    Column("remaining", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False, server_default=text("0")),  # of `remaining`, by open holds
+    Column("sweeps", Integer, nullable=False, server_default=text("0")),  # times it expired: a reversal may refill it
+    CheckConstraint("source IN ('purchased', 'promotional')", name="source"),
+    CheckConstraint("held >= 0 AND remaining >= held", name="held"),
+    Index(None, "account_id", postgresql_where=text("remaining > 0")),
+    Index(None, "expires_at", postgresql_where=text("remaining > held")),
+)
+
+reversals = Table(
+    "reversals",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the command that was reversed
+    Column("reversed", BigInteger, nullable=False),  # of its amount, so far
+    CheckConstraint("reversed > 0", name="reversed"),
 )
 
 # --- what was asked, and what came of it -------------------------------------------------------------------------
@@ -143,15 +208,19 @@ commands = Table(
     Column("type", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
     Column("request_hash", LargeBinary, nullable=False),  # of the caller's request, never of our state
-    Column("wallet", Text, nullable=False),
+    Column("wallet", Text),  # NULL, as asset and amount: a tombstone
     Column("to_wallet", Text),
-    Column("asset", Text, nullable=False),
-    Column("amount", BigInteger, nullable=False),  # minor units
+    Column("asset", Text),
+    Column("amount", BigInteger),  # minor units; below zero: an adjustment down; NULL: all that is left
     Column("reference", Text),
     Column("metadata", JSONB),
     Column("accepted_at", _timestamp, nullable=False, server_default=func.now()),
     Column("expires_at", _timestamp),
+    Column("options", JSON),  # what only some commands have (ledger.commands.Options)
+    Column("ref_seq", BigInteger),  # the hold to capture or release, the command to reverse
+    Column("group_seq", BigInteger),  # the first command of its group; NULL: it stands alone
     UniqueConstraint("client_id", "idempotency_key"),
+    Index(None, "group_seq", postgresql_where=text("group_seq IS NOT NULL")),
 )
 
 pending = Table(  # deleted from by the drain's claim; a rollback puts the row back
@@ -160,6 +229,7 @@ pending = Table(  # deleted from by the drain's claim; a rollback puts the row b
     Column("partition", SmallInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),  # drains that this command broke
+    Column("size", SmallInteger, nullable=False, server_default=text("1")),  # more: a group, under its first seq
 )
 
 outcomes = Table(  # its primary key is the promise: one outcome per command
@@ -172,6 +242,7 @@ outcomes = Table(  # its primary key is the promise: one outcome per command
     Column("accounts", JSON),  # the balances this command left behind, as the client sees them
     Column("at", _timestamp, nullable=False),
     Column("task_id", Uuid),  # the Celery task that drained it; NULL: the look-out did, without a task
+    Column("result", JSON),  # what else it came to: the hold, the lots it took, what it moved
     CheckConstraint("status IN ('applied', 'rejected', 'cancelled', 'failed')", name="status"),
 )
 
@@ -193,9 +264,20 @@ entries = Table(
     Column("asset_id", Integer, nullable=False),
     Column("amount", BigInteger, nullable=False),  # minor units, signed: a debit is below zero
     Column("balance_after", BigInteger, nullable=False),
-    Column("at", _timestamp, nullable=False),
-    CheckConstraint("amount <> 0", name="amount"),
+    Column("at", _timestamp, nullable=False),  # never before that of the account's entry before
+    Column("held_after", BigInteger, nullable=False, server_default=text("0")),
     Index(None, "seq"),
 )
 
-RECORDS = (commands, outcomes, transfers, entries)
+lot_entries = Table(
+    "lot_entries",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the transfer
+    Column("position", SmallInteger, primary_key=True, autoincrement=False),  # in the order of taking, from 1
+    Column("lot_seq", BigInteger, nullable=False),
+    Column("lot_n", SmallInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),  # signed change of the lot's `remaining`
+    Column("held", BigInteger, nullable=False),  # signed change of its `held`
+)
+
+RECORDS = (commands, outcomes, transfers, entries, lot_entries)

@@ -47,12 +47,13 @@ def test_an_accepted_command_is_stored_as_it_was_sent(bank: Bank) -> None:
     expires_at = bank.in_seconds(60)
     sent = bank.new(
         "transfer", "alice", 7, to_wallet="bob", key="k-é", reference="order-99", metadata='{"a": [1, "ü"]}',
-        request_hash=b"\x00\xff", expires_at=expires_at,
+        request_hash=b"\x00\xff", expires_at=expires_at, options='{"final":false}', ref_seq=7,
     )  # fmt: skip
     (answer,) = bank.accept([sent])
     (row,) = bank.rows(
         """SELECT tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-                  amount, reference, metadata::text, expires_at, accepted_at FROM commands WHERE seq = %s""",
+                  amount, reference, metadata::text, expires_at, options::text, ref_seq, accepted_at
+           FROM commands WHERE seq = %s""",
         answer.seq,
     )
     assert row == (*msgspec.structs.astuple(sent), answer.accepted_at)

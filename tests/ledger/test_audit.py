@@ -99,7 +99,7 @@ def test_a_ledger_that_nobody_broke_passes(bank: Bank, engine: Engine) -> None:
     assert all(finding.holds for finding in findings)
     checked = {finding.number: finding.checked for finding in findings}
     assert (checked[1], checked[4], checked[6]) == (4, 6, 6)
-    assert checked[2] == 3 * 8 + 2  # a shard per partition of three system wallets, and two players
+    assert checked[2] == 6 * 8 + 2  # a shard per partition of six system wallets, and two players
 
 
 def test_1_a_transfer_that_does_not_balance(bank: Bank, engine: Engine) -> None:

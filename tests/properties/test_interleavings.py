@@ -101,6 +101,7 @@ def test_two_drains_are_as_good_as_one(
         expected: dict[int, str] = {}
         for seq in run(bank, batch, turns):
             order = sent[seq]
+            assert order.amount is not None
             partition = order.partition
             expected[seq] = model.settle("transfer", order.wallet, order.to_wallet, "gold", order.amount, partition)
         assert dict(zip(seqs, bank.codes(seqs), strict=True)) == expected

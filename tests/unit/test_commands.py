@@ -5,7 +5,31 @@ from typing import get_args
 
 import pytest
 
-from ledger.commands import DEBIT_TYPES, TYPES, Bonus, Command, Order, Spend, TopUp, Transfer, Unknown, touched_wallets
+from ledger.commands import (
+    OWN_TYPES,
+    TYPES,
+    Adjust,
+    Bonus,
+    Capture,
+    Close,
+    Command,
+    Exchange,
+    ExpireCredits,
+    ExpireHold,
+    Hold,
+    Options,
+    Order,
+    Precondition,
+    Release,
+    Reverse,
+    Spend,
+    TopUp,
+    Transfer,
+    Unknown,
+    read_options,
+    touched_wallets,
+    write_options,
+)
 from ledger.inbox import _command
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -13,8 +37,8 @@ ORDER = (7, 1, 3, "alice", "gold", 30, AT)
 
 
 def row(kind: str, to_wallet: str | None = None) -> tuple[object, ...]:
-    """As the claim selects it: the clock, the type, the order's fields, the target."""
-    return (AT, kind, *ORDER, to_wallet)
+    """As the claim selects it: the clock, the type, the options, the fields of the order."""
+    return (AT, kind, None, *ORDER, to_wallet)
 
 
 @pytest.mark.parametrize(
@@ -24,21 +48,30 @@ def row(kind: str, to_wallet: str | None = None) -> tuple[object, ...]:
         ("bonus", Bonus(*ORDER)),
         ("spend", Spend(*ORDER)),
         ("transfer", Transfer(*ORDER, to_wallet="bob")),
+        ("hold", Hold(*ORDER)),
+        ("capture", Capture(*ORDER)),
+        ("release", Release(*ORDER)),
+        ("exchange", Exchange(*ORDER)),
+        ("reverse", Reverse(*ORDER)),
+        ("adjust", Adjust(*ORDER)),
+        ("expire_hold", ExpireHold(*ORDER)),
+        ("expire_credits", ExpireCredits(*ORDER)),
+        ("close", Close(*ORDER)),
     ],
 )
 def test_a_row_becomes_the_command_of_its_type(kind: str, command: Command) -> None:
     assert _command(row(kind, "bob" if kind == "transfer" else None)) == command
 
 
-@pytest.mark.parametrize("kind", ["conjure", "", "Spend", "spend ", "top-up", "capture"])
+@pytest.mark.parametrize("kind", ["conjure", "", "Spend", "spend ", "top-up"])
 def test_a_type_that_nobody_knows_becomes_unknown(kind: str) -> None:
     assert _command(row(kind)) == Unknown(*ORDER)
 
 
-def test_each_type_that_clients_may_send_is_known_here_and_no_class_is_without_one() -> None:
-    classes = {type(_command(row(kind, "bob"))) for kind in TYPES}
+def test_each_type_is_known_here_and_no_class_is_without_one() -> None:
+    classes = {type(_command(row(kind, "bob"))) for kind in (*TYPES, *OWN_TYPES)}
     assert classes == set(get_args(Command)) - {Unknown}
-    assert len(classes) == len(TYPES)
+    assert len(classes) == len(TYPES) + len(OWN_TYPES)
 
 
 def test_the_fields_of_a_command_stand_where_they_belong() -> None:
@@ -54,6 +87,16 @@ def test_the_fields_of_a_command_stand_where_they_belong() -> None:
         (Bonus(*ORDER), ("alice", "@bonus")),
         (Spend(*ORDER), ("alice", "@revenue")),
         (Transfer(*ORDER, to_wallet="bob"), ("alice", "bob")),
+        (Hold(*ORDER), ("alice",)),
+        (Capture(*ORDER), ("alice", "@revenue")),
+        (Capture(*ORDER, to_wallet="bob"), ("alice", "bob")),
+        (Release(*ORDER), ("alice",)),
+        (Exchange(*ORDER), ("alice", "@exchange")),
+        (Reverse(*ORDER), ("alice",)),
+        (Adjust(*ORDER), ("alice", "@adjustment")),
+        (ExpireHold(*ORDER), ("alice",)),
+        (ExpireCredits(*ORDER), ("alice", "@expired")),
+        (Close(*ORDER, to_wallet="bob"), ("alice", "bob")),
         (Unknown(*ORDER), ()),
     ],
 )
@@ -61,9 +104,11 @@ def test_a_drain_locks_the_wallets_that_a_command_moves(command: Command, wallet
     assert touched_wallets(command) == wallets
 
 
-def test_the_debits_are_those_that_take_from_their_own_wallet() -> None:
-    takes = [kind for kind in TYPES if touched_wallets(_command(row(kind, "bob")))[1] in ("@revenue", "bob")]
-    assert sorted(takes) == sorted(DEBIT_TYPES)
+def test_options_are_stored_and_read_again_and_none_are_stored_as_nothing() -> None:
+    options = Options(precondition=Precondition(version=3), hold_expires_at=AT, final=False, assets=("gold",))
+    assert read_options(write_options(options)) == options
+    assert write_options(Options()) is None
+    assert read_options(None) == Options()
 
 
 def test_commands_do_not_change() -> None:

@@ -150,8 +150,6 @@ holds = Table(
     "holds",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the hold command
-    Column("tenant_id", Integer, nullable=False),
-    Column("partition", SmallInteger, nullable=False),
     Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
     Column("status", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
@@ -172,8 +170,6 @@ lots = Table(  # guarded by the lock of its account
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),  # the command that made it
     Column("n", SmallInteger, primary_key=True, autoincrement=False),  # from 1
-    Column("tenant_id", Integer, nullable=False),
-    Column("partition", SmallInteger, nullable=False),  # where its wallet's commands are drained
     Column("account_id", BigInteger, ForeignKey("accounts.id"), nullable=False),
     Column("source", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False),

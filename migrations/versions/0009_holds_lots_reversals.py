@@ -14,8 +14,6 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE holds (
             seq bigint CONSTRAINT pk_holds PRIMARY KEY,
-            tenant_id integer NOT NULL,
-            partition smallint NOT NULL,
             account_id bigint NOT NULL CONSTRAINT fk_holds_account_id REFERENCES accounts,
             status text NOT NULL
                 CONSTRAINT ck_holds_status CHECK (status IN ('open', 'captured', 'released', 'expired')),
@@ -34,8 +32,6 @@ def upgrade() -> None:
         CREATE TABLE lots (
             seq bigint NOT NULL,
             n smallint NOT NULL,
-            tenant_id integer NOT NULL,
-            partition smallint NOT NULL,
             account_id bigint NOT NULL CONSTRAINT fk_lots_account_id REFERENCES accounts,
             source text NOT NULL CONSTRAINT ck_lots_source CHECK (source IN ('purchased', 'promotional')),
             priority smallint NOT NULL,

@@ -1,10 +1,12 @@
-"""Limits of assets and of accounts, and each partition's share of an asset's maximum supply.
+"""Limits of assets and of accounts, each partition's share of an asset's maximum supply, the version at a time.
 
 Why: a limit is read under the lock that guards what it bounds. The supply has no such row, and must not get one: every
 partition holds a share of what may still be issued (docs/decisions/0014-shares-of-the-supply.md).
 """
 
 from alembic import op
+
+from migrations.sql import read_sql
 
 revision = "0010"
 down_revision = "0009"
@@ -21,10 +23,12 @@ def upgrade() -> None:
             CONSTRAINT pk_supply_shares PRIMARY KEY (asset_id, partition)
         ) WITH (fillfactor = 50);
     """)
+    op.execute(read_sql("0010_version_at.sql"))
 
 
 def downgrade() -> None:
     op.execute("""
+        DROP FUNCTION version_at(bigint, timestamptz);
         DROP TABLE supply_shares;
         ALTER TABLE accounts DROP COLUMN limits;
         ALTER TABLE assets DROP COLUMN limits;

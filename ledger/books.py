@@ -1,7 +1,10 @@
 """Between the database and the decisions: lock and load what a batch touches, and open the accounts it needs.
 
-Locks are taken in one global order, by account id, in one statement; new rows are inserted after that, by name, in one
-order too. So no two drains can wait for each other in a circle.
+Locks are taken in one global order: accounts by id, in one statement; then shares of the supply, by asset and
+partition; new rows are inserted after that, by name, in one order too. So no two drains can wait for each other in a
+circle.
+Holds, lots and reversals need no locks of their own: their account's guards them. What only some batches need (what
+a command refers to, lots, velocity, supply) is asked for by those batches only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,19 +13,22 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from ledger.commands import Command, touched_wallets
-from ledger.decide import Account, AccountKey, Asset, Books
+from ledger import references, supply
+from ledger.commands import DEBIT_TYPES, Capture, Command, Exchange, ExpireHold, Release, Reverse, touched_wallets
+from ledger.decisions import Account, AccountKey, Asset, Books, Window
 from ledger.errors import BooksMoved
+from ledger.limits import combine, read_limits
 
 _ASSETS: LiteralString = """
-SELECT n.tenant_id, n.code, s.id, s.status FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, code)
-CROSS JOIN LATERAL (SELECT id, status FROM assets WHERE tenant_id = n.tenant_id AND code = n.code LIMIT 1) s
+SELECT n.tenant_id, n.code, s.id, s.status, s.limits::text FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, code)
+CROSS JOIN LATERAL (SELECT id, status, limits FROM assets WHERE tenant_id = n.tenant_id AND code = n.code LIMIT 1) s
 """
 # FOR UPDATE locks in the order of the sort below it. Wallets are only read: their status changes under the partitions'
 # locks, one of which this drain holds (ledger.registers). LIMIT 1 on a unique key changes no row: it keeps the planner
 # from joining on the tenant alone, which it finds cheap while it believes that a tenant has few wallets.
-_LOCK: LiteralString = """
-SELECT n.tenant_id, n.wallet, n.asset, n.shard, w.status, a.id, a.asset_id, a.posted, a.held, a.version
+_READ: LiteralString = """
+SELECT n.tenant_id, n.wallet, n.asset, n.shard, w.status, a.id, a.asset_id, a.posted, a.held, a.version, a.floor,
+       a.lots, a.limits::text, a.changed_at
 FROM unnest(%b::int[], %b::text[], %b::text[], %b::smallint[]) AS n (tenant_id, wallet, asset, shard)
 CROSS JOIN LATERAL (SELECT id, status FROM wallets WHERE tenant_id = n.tenant_id AND code = n.wallet LIMIT 1) w
 CROSS JOIN LATERAL (SELECT id FROM assets WHERE tenant_id = n.tenant_id AND code = n.asset LIMIT 1) s
@@ -30,8 +36,8 @@ CROSS JOIN LATERAL (
     SELECT id FROM accounts WHERE wallet_id = w.id AND asset_id = s.id AND shard = n.shard LIMIT 1
 ) k
 JOIN accounts a ON a.id = k.id
-ORDER BY a.id FOR UPDATE OF a
 """
+_LOCK: LiteralString = _READ + " ORDER BY a.id FOR UPDATE OF a"
 _WALLETS: LiteralString = """
 SELECT w.tenant_id, w.code, w.status FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, wallet)
 JOIN wallets w ON w.tenant_id = n.tenant_id AND w.code = n.wallet
@@ -51,32 +57,124 @@ WITH opened AS (
 )
 SELECT w.tenant_id, w.code, o.asset_id, o.id FROM opened o JOIN wallets w ON w.id = o.wallet_id
 """
+# What an account's own commands have debited or reserved since the window began.
+_WINDOWS: LiteralString = """
+SELECT n.account_id, d.debits, d.total
+FROM unnest(%b::bigint[], %b::int[], %b::text[]) AS n (account_id, window_s, wallet)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS debits, COALESCE(sum(c.amount), 0)::bigint AS total
+    FROM entries e CROSS JOIN LATERAL (SELECT type, wallet, amount FROM commands WHERE seq = e.seq LIMIT 1) c
+    WHERE e.account_id = n.account_id
+      AND e.version > version_at(n.account_id, %b - make_interval(secs => n.window_s))
+      AND e.amount <= 0 AND c.wallet = n.wallet AND c.type = ANY(%b::text[])
+) d
+"""
+_VELOCITY_TYPES = [type_ for type_ in DEBIT_TYPES if type_ != "adjust"]
 
 
 def lock(connection: psycopg.Connection[Any], commands: Sequence[Command], now: datetime) -> Books:
-    """The books as these commands need them, their accounts locked until the transaction ends."""
-    names = sorted({(command.tenant_id, command.asset) for command in commands})
-    keys = list({key for command in commands for key in _touched(command)})
+    """The books as these commands need them, their accounts locked until the transaction ends.
+
+    `Books.now` is `now`, or the time of the last change of any of these accounts if that is later: along an account's
+    versions time never runs backwards, whoever waited for whom. Raises BooksMoved: roll back and drain again.
+    """
+    return _load(connection, commands, now, locking=True)
+
+
+def read(connection: psycopg.Connection[Any], commands: Sequence[Command], now: datetime) -> Books:
+    """The same without a lock: what would be decided now. Every statement sees its own moment unless the transaction
+    is REPEATABLE READ."""
+    return _load(connection, commands, now, locking=False)
+
+
+def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now: datetime, *, locking: bool) -> Books:
+    reversals = {command.ref_seq for command in commands if isinstance(command, Reverse)}
+    legs = references.legs(connection, reversals) if reversals else {}
+    keys = list({key for command in commands for key in touched(command, legs)})
+    names = sorted({(tenant, asset) for tenant, _, asset, _ in keys})
+    books = Books(now, wanted=reversals)
+    by_id: dict[int, Account] = {}
+    with_lots: list[int] = []
     with connection.pipeline(), connection.cursor(binary=True) as assets, connection.cursor(binary=True) as accounts:
         assets.execute(_ASSETS, ([tenant for tenant, _ in names], [code for _, code in names]))
-        accounts.execute(_LOCK, [list(column) for column in zip(*keys, strict=True)] or [[], [], [], []])
-        books = Books(now, {(tenant, code): Asset(id_, status) for tenant, code, id_, status in assets})
-        for tenant, wallet, asset, shard, status, id_, asset_id, posted, held, version in accounts:
+        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], [], []]
+        accounts.execute(_LOCK if locking else _READ, columns)
+        for tenant, code, id_, status, limits in assets:
+            books.assets[tenant, code] = Asset(id_, status, read_limits(limits) if limits else None)
+        for (
+            tenant, wallet, asset, shard, status, id_, asset_id, posted, held, version, floor, lots, limits, changed_at,
+        ) in accounts:  # fmt: skip
             key = (tenant, wallet, asset, shard)
-            books.accounts[key] = Account(key, id_, asset_id, posted, held, version)
+            account = by_id[id_] = books.accounts[key] = Account(key, id_, asset_id, posted, held, version, floor)
             books.wallets[tenant, wallet] = status
+            if changed_at > books.now:
+                books.now = changed_at
+            if lots:
+                with_lots.append(id_)
+            if limits:
+                account.limits = read_limits(limits)
     strangers = list({(key[0], key[1]) for key in keys if (key[0], key[1]) not in books.wallets})
     if strangers:  # wallets without an account in the asset: they may exist all the same, and be frozen
         with connection.cursor(binary=True) as cursor:
             cursor.execute(_WALLETS, [list(column) for column in zip(*strangers, strict=True)])
             books.wallets.update({(tenant, wallet): status for tenant, wallet, status in cursor})
+    if legs or with_lots:
+        references.load_lots(connection, books, by_id, with_lots, legs)
+    holds = {
+        command.ref_seq: (command.tenant_id, command.wallet, command.asset, 0)
+        for command in commands
+        if isinstance(command, (Capture, Release, ExpireHold))
+    }
+    if holds:
+        references.load_holds(connection, books, holds)
+    if any(asset.limits or account.limits for asset, account in _limited(books)):
+        _load_windows(connection, books)
+    if any(asset.limits and asset.limits.max_supply is not None for asset in books.assets.values()):
+        supply.load(connection, books, commands, locking=locking)
     return books
 
 
-def _touched(command: Command) -> Iterable[AccountKey]:
+def touched(command: Command, legs: references.Legs) -> Iterable[AccountKey]:
+    """The accounts that a command may change. `legs`: of the commands that the batch reverses, as far as they were
+    applied before it."""
+    assets = (command.asset,)
+    if isinstance(command, Exchange):
+        assert command.options.to_asset is not None
+        assets = (command.asset, command.options.to_asset)
+    elif command.options.assets:
+        assets = command.options.assets
     for wallet in touched_wallets(command):
         shard = command.partition if wallet.startswith("@") else 0
-        yield command.tenant_id, wallet, command.asset, shard
+        for asset in assets:
+            yield command.tenant_id, wallet, asset, shard
+    if isinstance(command, Reverse):
+        for leg in legs.get(command.ref_seq, ()):
+            yield leg.source
+            yield leg.target
+
+
+def _limited(books: Books) -> Iterable[tuple[Asset, Account]]:
+    for account in books.accounts.values():
+        if not account.key[1].startswith("@"):
+            yield books.assets[account.key[0], account.key[2]], account
+
+
+def _load_windows(connection: psycopg.Connection[Any], books: Books) -> None:
+    """The velocity windows of the accounts that have a limit on them."""
+    asked: list[tuple[int, int, str]] = []
+    by_id: dict[int, AccountKey] = {}
+    for asset, account in _limited(books):
+        velocity = combine(asset.limits, account.limits).velocity
+        if velocity is not None:
+            by_id[account.id] = account.key
+            asked.append((account.id, velocity.window_s, account.key[1]))
+    if not asked:
+        return
+    with connection.cursor(binary=True) as cursor:
+        columns = [list(column) for column in zip(*asked, strict=True)]
+        cursor.execute(_WINDOWS, (*columns, books.now, _VELOCITY_TYPES))
+        for account_id, count, total in cursor:
+            books.windows[by_id[account_id]] = Window(count, total)
 
 
 def open_accounts(connection: psycopg.Connection[Any], accounts: Iterable[Account]) -> None:

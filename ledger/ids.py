@@ -47,6 +47,11 @@ def transfer_id(seq: int, at: datetime) -> str:
     return public_id(Kind.TRANSFER, seq, at)
 
 
+def lot_id(seq: int, n: int, at: datetime) -> str:
+    """The lot that transfer `seq`, of time `at`, made as its n-th."""
+    return f"{transfer_id(seq, at)}.{n}"
+
+
 def parse_id(kind: Kind, text: str) -> tuple[int, int] | None:
     """(seq, unix ms) of an id of this kind; None where it can name no such row."""
     if not _SPELLING.fullmatch(text):

@@ -176,6 +176,12 @@ async def accept_group(connection: psycopg.AsyncConnection[Any], batch: Sequence
     return [existing.get((command.client_id, command.idempotency_key, command.request_hash)) for command in batch]
 
 
+def enqueue(connection: psycopg.Connection[Any], batch: Sequence[NewCommand]) -> None:
+    """Accept commands of the ledger's own, in the caller's transaction. A key that is there stores nothing."""
+    columns = zip(*(msgspec.structs.astuple(command) for command in batch), strict=True)
+    connection.execute(_ACCEPT, [list(column) for column in columns])
+
+
 async def _existing(
     connection: psycopg.AsyncConnection[Any], commands: Sequence[NewCommand]
 ) -> dict[tuple[int, str, bytes], Accepted]:
@@ -310,6 +316,14 @@ def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) ->
             return None
         ((now,),) = cursor.execute("SELECT clock_timestamp()").fetchall()
         return Claim(now, _load(cursor, taken))
+
+
+def units(commands: Sequence[Command]) -> list[list[Command]]:
+    """The commands as they are decided: one by one, or a group at a time; in the order of each one's first."""
+    found: dict[int, list[Command]] = {}
+    for command in commands:
+        found.setdefault(command.group_seq or command.seq, []).append(command)
+    return list(found.values())
 
 
 def _load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list[Command]:

@@ -1,19 +1,42 @@
-"""The only writer of money: transfers, entries, balances and outcomes, in set-based statements.
+"""The only writer of money: transfers, entries, balances, holds, lots and outcomes, in set-based statements.
 
 `Journal.record` takes one decision at a time, in order, and keeps running balances in memory; `Journal.write` puts the
 whole batch into the database. Nothing else in Bursar writes these tables.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, assert_never
 from uuid import UUID
 
+import msgspec
 import psycopg
 
+from ledger import supply
 from ledger.books import open_accounts
 from ledger.commands import Command
-from ledger.decide import Account, Applied, Books, Decision, Refused
+from ledger.decisions import (
+    Account,
+    AccountKey,
+    Applied,
+    Books,
+    ChangedHold,
+    ChangedLot,
+    Counted,
+    Decision,
+    GivenLot,
+    HoldState,
+    Leg,
+    OpenedHold,
+    Original,
+    Posting,
+    Refused,
+    Reversed,
+)
 from ledger.errors import BrokenInvariant, Code
+from ledger.ids import lot_id
+from ledger.lots import Lot, Piece
+from ledger.references import hold_row
 
 _TRANSFERS: LiteralString = """
 INSERT INTO transfers (seq, tenant_id, partition, at)
@@ -21,20 +44,57 @@ SELECT seq, tenant_id, partition, %b
 FROM unnest(%b::bigint[], %b::int[], %b::smallint[]) AS t (seq, tenant_id, partition)
 """
 _ENTRIES: LiteralString = """
-INSERT INTO entries (account_id, version, seq, asset_id, amount, balance_after, at)
-SELECT account_id, version, seq, asset_id, amount, balance_after, %b
-FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %b::bigint[], %b::bigint[])
-AS e (account_id, version, seq, asset_id, amount, balance_after)
+INSERT INTO entries (account_id, version, seq, asset_id, amount, balance_after, held_after, at)
+SELECT account_id, version, seq, asset_id, amount, balance_after, held_after, %b
+FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %b::bigint[], %b::bigint[], %b::bigint[])
+AS e (account_id, version, seq, asset_id, amount, balance_after, held_after)
 """
 _BALANCES: LiteralString = """
-UPDATE accounts a SET posted = n.posted, version = n.version
-FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[]) AS n (id, posted, version) WHERE a.id = n.id
+UPDATE accounts a
+SET posted = n.posted, held = n.held, version = n.version, floor = n.floor, lots = n.lots, changed_at = %b
+FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::smallint[])
+AS n (id, posted, held, version, floor, lots) WHERE a.id = n.id
 """
 _OUTCOMES: LiteralString = """
-INSERT INTO outcomes (seq, status, code, detail, accounts, at, task_id)
-SELECT seq, status, code, detail, accounts::json, %b, %b
-FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[]) AS o (seq, status, code, detail, accounts)
+INSERT INTO outcomes (seq, status, code, detail, accounts, result, at, task_id)
+SELECT seq, status, code, detail, accounts::json, result::json, %b, %b
+FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[])
+AS o (seq, status, code, detail, accounts, result)
 """
+_HOLDS: LiteralString = """
+INSERT INTO holds (
+    seq, account_id, status, amount, remaining, captured, expires_at, ended_at, lots
+)
+SELECT seq, account_id, status, amount, remaining, captured, expires_at, ended_at, lots::json
+FROM unnest(
+    %b::bigint[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::timestamptz[],
+    %b::timestamptz[], %b::text[]
+) AS h (seq, account_id, status, amount, remaining, captured, expires_at, ended_at, lots)
+ON CONFLICT (seq) DO UPDATE SET
+    status = EXCLUDED.status, remaining = EXCLUDED.remaining, captured = EXCLUDED.captured,
+    ended_at = EXCLUDED.ended_at, lots = EXCLUDED.lots
+"""
+_LOTS: LiteralString = """
+INSERT INTO lots (
+    seq, n, account_id, source, priority, expires_at, created_at, remaining, held, sweeps
+)
+SELECT * FROM unnest(
+    %b::bigint[], %b::smallint[], %b::bigint[], %b::text[], %b::smallint[], %b::timestamptz[], %b::timestamptz[],
+    %b::bigint[], %b::bigint[], %b::int[]
+)
+ON CONFLICT (seq, n) DO UPDATE SET
+    remaining = EXCLUDED.remaining, held = EXCLUDED.held, sweeps = EXCLUDED.sweeps
+"""
+_LOT_ENTRIES: LiteralString = """
+INSERT INTO lot_entries (seq, position, lot_seq, lot_n, amount, held)
+SELECT * FROM unnest(%b::bigint[], %b::smallint[], %b::bigint[], %b::smallint[], %b::bigint[], %b::bigint[])
+"""
+_REVERSALS: LiteralString = """
+INSERT INTO reversals (seq, reversed) SELECT * FROM unnest(%b::bigint[], %b::bigint[])
+ON CONFLICT (seq) DO UPDATE SET reversed = EXCLUDED.reversed WHERE reversals.reversed < EXCLUDED.reversed
+"""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Journal:
@@ -42,33 +102,101 @@ class Journal:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        # seq, status, code, detail; what it left of accounts, and what else it came to, as JSON
+        self.outcomes: list[tuple[int, str, str, str | None, str | None, str | None]] = []
         self._transfers: list[tuple[int, int, int]] = []  # seq, tenant_id, partition
-        self._entries: list[tuple[Account, int, int, int, int]] = []  # account, version, seq, amount, balance_after
-        self._outcomes: list[tuple[int, str, str, str | None, str | None]] = []  # as the table's columns
+        self._entries: list[tuple[Account, int, int, int, int, int]] = []  # …, version, seq, amount, posted, held
         self._changed: dict[int, Account] = {}  # by identity: an account that is being opened has no id yet
+        self._holds: dict[int, HoldState] = {}
+        self._lots: dict[tuple[int, int], tuple[Lot, Account]] = {}
+        self._lot_entries: list[tuple[int, int, int, int, int, int]] = []  # as the table's columns
+        self._reversals: dict[int, int] = {}
 
     def record(self, command: Command, decision: Decision) -> None:
         """Post a decision to the running balances, so that the next one sees it."""
         match decision:
-            case Applied(source, target, amount):
-                self._transfers.append((command.seq, command.tenant_id, command.partition))
-                self._post(command.seq, source, -amount)
-                self._post(command.seq, target, amount)
-                left = [_balance(account) for account in (source, target) if not account.key[1].startswith("@")]
-                self._outcomes.append((command.seq, "applied", Code.APPLIED, None, f"[{','.join(left)}]"))
+            case Applied():
+                seq = command.seq
+                self._transfers.append((seq, command.tenant_id, command.partition))
+                for posting in decision.postings:
+                    self._post(seq, posting)
+                result = None
+                if decision.effects or decision.moved:
+                    result = self._effect(command, decision)
+                left: list[str] = []
+                for account, _, _ in decision.postings:
+                    if account.key[1][0] != "@":
+                        left.append(_balance(account))
+                        if account.floor or decision.below_zero:
+                            _lower_floor(account, decision.below_zero)
+                self.outcomes.append((seq, "applied", Code.APPLIED, None, f"[{','.join(left)}]", result))
+                if self._books.wanted and seq in self._books.wanted:
+                    self._books.originals[seq] = _original(command, decision, self._lots)
             case Refused(code, detail):
                 account = self._books.accounts.get((command.tenant_id, command.wallet, command.asset, 0))
-                left = f"[{_balance(account)}]" if account else "[]"
-                self._outcomes.append((command.seq, "rejected", code, detail, left))
+                balance = f"[{_balance(account)}]" if account else "[]"
+                self.outcomes.append((command.seq, "rejected", code, detail, balance, None))
 
-    def _post(self, seq: int, account: Account, amount: int) -> None:
+    def _post(self, seq: int, posting: Posting) -> None:
+        account, amount, held = posting
         account.posted += amount
+        account.held += held
         account.version += 1
-        self._entries.append((account, account.version, seq, amount, account.posted))
+        self._entries.append((account, account.version, seq, amount, account.posted, account.held))
         if id(account) not in self._changed:
             self._changed[id(account)] = account
             self._books.accounts[account.key] = account
             self._books.wallets.setdefault(account.key[:2], "active")
+        if self._books.shares and account.key[1][0] == "@":
+            share = self._books.shares.get((account.asset_id, account.key[3]))
+            if share is not None:
+                share.headroom += amount
+
+    def _effect(self, command: Command, decision: Applied) -> str | None:
+        """Carry out what a decision does beyond its postings; that part of the outcome, as JSON."""
+        result: dict[str, Any] = {}
+        position = made = 0
+        for effect in decision.effects:
+            match effect:
+                case ChangedLot(account, lot, amount, held, swept):
+                    position += 1
+                    self._note(command.seq, position, account, lot, amount, held)
+                    if lot is not None:
+                        lot.remaining += amount
+                        lot.held += held
+                        lot.sweeps += swept
+                    result.setdefault("lots", []).append(_lot_shown(account, lot, amount, held))
+                case GivenLot(account, new):
+                    position, made = position + 1, made + 1
+                    lot = Lot(command.seq, made, self._books.now, new.source, new.priority, new.expires_at, new.amount)
+                    account.lots = [*(account.lots or ()), lot]
+                    self._note(command.seq, position, account, lot, new.amount, 0)
+                    result.setdefault("lots", []).append(_lot_shown(account, lot, new.amount, 0))
+                case OpenedHold(account, amount, expires_at, pieces):
+                    hold = HoldState(command.seq, account.key, "open", amount, amount, 0, expires_at, pieces)
+                    self._books.holds[command.seq] = hold
+                    self._holds[command.seq] = hold
+                    result["hold"] = _hold_shown(hold)
+                case ChangedHold(hold, status, remaining, captured, pieces):
+                    hold.status, hold.remaining, hold.captured, hold.pieces = status, remaining, captured, pieces
+                    self._holds[hold.seq] = hold
+                    result["hold"] = _hold_shown(hold)
+                case Reversed(seq, original, amount):
+                    original.reversed = self._reversals[seq] = amount
+                case Counted(window, amount):
+                    window.count += 1
+                    window.total += amount
+                case _:
+                    assert_never(effect)
+        if decision.moved:
+            result["moved"] = [{"asset": asset, "amount": str(amount)} for asset, amount in decision.moved]
+        return _encode(result).decode() if result else None
+
+    def _note(self, seq: int, position: int, account: Account, lot: Lot | None, amount: int, held: int) -> None:
+        if lot is not None:
+            self._lots[lot.seq, lot.n] = (lot, account)
+        lot_seq, lot_n = (lot.seq, lot.n) if lot is not None else (0, 0)
+        self._lot_entries.append((seq, position, lot_seq, lot_n, amount, held))
 
     def write(self, connection: psycopg.Connection[Any], *, task_id: UUID | None) -> list[int]:
         """Write it all in the caller's transaction; the seqs that now have their outcome.
@@ -77,26 +205,89 @@ class Journal:
         """
         at: datetime = self._books.now
         open_accounts(connection, (account for account in self._changed.values() if account.id == 0))
-        with connection.pipeline(), connection.cursor() as balances:
+        with connection.pipeline(), connection.cursor() as balances, connection.cursor() as reversals:
             if self._transfers:
                 connection.execute(_TRANSFERS, (at, *_columns(self._transfers)))
                 entries = [
-                    (account.id, version, seq, account.asset_id, amount, balance_after)
-                    for account, version, seq, amount, balance_after in self._entries
+                    (account.id, version, seq, account.asset_id, amount, posted, held)
+                    for account, version, seq, amount, posted, held in self._entries
                 ]
                 connection.execute(_ENTRIES, (at, *_columns(entries)))
-                changed = [(account.id, account.posted, account.version) for account in self._changed.values()]
-                balances.execute(_BALANCES, _columns(changed))
-            connection.execute(_OUTCOMES, (at, task_id, *_columns(self._outcomes)))
+                changed = [
+                    (account.id, account.posted, account.held, account.version, account.floor, account.open_lots)
+                    for account in self._changed.values()
+                ]
+                balances.execute(_BALANCES, (at, *_columns(changed)))
+            connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes)))
+            if self._holds:
+                holds = [hold_row(hold, self._books.accounts[hold.account], at) for hold in self._holds.values()]
+                connection.execute(_HOLDS, _columns(holds))
+            if self._lots:
+                connection.execute(_LOTS, _columns([_lot_row(*changed) for changed in self._lots.values()]))
+            if self._lot_entries:
+                connection.execute(_LOT_ENTRIES, _columns(self._lot_entries))
+            if self._reversals:
+                reversals.execute(_REVERSALS, _columns(list(self._reversals.items())))
+            if self._books.shares:
+                supply.store(connection, self._books)
         if balances.rowcount != len(self._changed) and self._changed:
             raise BrokenInvariant(f"{len(self._changed)} balances changed, {balances.rowcount} were written")
-        return [outcome[0] for outcome in self._outcomes]
+        if reversals.rowcount != len(self._reversals) and self._reversals:
+            raise BrokenInvariant(f"{len(self._reversals)} reversals, {reversals.rowcount} were written")
+        return [outcome[0] for outcome in self.outcomes]
 
 
-def quarantine(connection: psycopg.Connection[Any], command: Command, at: datetime, *, task_id: UUID | None) -> None:
-    """Give a command that breaks every drain its outcome, `failed`, so that those behind it move on."""
-    outcome = (command.seq, "failed", Code.INTERNAL_ERROR, "could not be decided; an operator has been told", None)
-    connection.execute(_OUTCOMES, (at, task_id, *_columns([outcome])))
+def quarantine(
+    connection: psycopg.Connection[Any], commands: Sequence[Command], at: datetime, *, task_id: UUID | None
+) -> None:
+    """Give commands that break every drain their outcome, `failed`, so that those behind them move on. More than one:
+    a group."""
+    detail = "could not be decided; an operator has been told"
+    outcomes = [(command.seq, "failed", Code.INTERNAL_ERROR, detail, None, None) for command in commands]
+    connection.execute(_OUTCOMES, (at, task_id, *_columns(outcomes)))
+
+
+def _lower_floor(account: Account, below_zero: bool) -> None:
+    """What may be owed from now on: as little as there is, and more than before only where the decision says so."""
+    account.floor = min(0, account.plain if below_zero else max(account.floor, account.plain))
+
+
+def _original(command: Command, decision: Applied, changed: dict[tuple[int, int], tuple[Lot, Account]]) -> Original:
+    """What a later command of the same batch reverses, as it would be read once it is stored (ledger.references)."""
+    ends: dict[tuple[bool, str], dict[bool, tuple[AccountKey, int]]] = {}
+    for account, amount, _ in decision.postings:
+        asset = account.key[2]
+        ends.setdefault((asset != command.asset, asset), {})[amount > 0] = (account.key, amount)
+    legs = tuple(Leg(leg[False][0], *leg[True]) for _, leg in sorted(ends.items(), key=lambda entry: entry[0]))
+    taken = tuple(
+        Piece(effect.lot, -effect.amount)
+        for effect in decision.effects
+        if isinstance(effect, ChangedLot) and effect.amount < 0
+    )
+    made = tuple(name for name in changed if name[0] == command.seq)
+    return Original(legs, taken, made)
+
+
+def _lot_row(lot: Lot, account: Account) -> tuple[int, int, int, str, int, datetime | None, datetime, int, int, int]:
+    return (
+        lot.seq, lot.n, account.id, lot.source, lot.priority, lot.expires_at, lot.at, lot.remaining, lot.held,
+        lot.sweeps,
+    )  # fmt: skip
+
+
+def _lot_shown(account: Account, lot: Lot | None, amount: int, held: int) -> dict[str, Any]:
+    """A part of an outcome's allocation. `lot` null: the plain rest."""
+    shown: dict[str, Any] = {"lot": None, "wallet": account.key[1], "asset": account.key[2], "amount": str(amount)}
+    if held:
+        shown["held"] = str(held)
+    if lot is not None:
+        shown["lot"] = lot_id(lot.seq, lot.n, lot.at)
+        shown |= {"source": lot.source, "priority": lot.priority, "expires_at": lot.expires_at}
+    return shown
+
+
+def _hold_shown(hold: HoldState) -> dict[str, str]:
+    return {"status": hold.status, "remaining": str(hold.remaining), "captured": str(hold.captured)}
 
 
 def _balance(account: Account) -> str:
@@ -108,5 +299,5 @@ def _balance(account: Account) -> str:
     )
 
 
-def _columns(rows: list[Any]) -> list[list[Any]]:
+def _columns(rows: Sequence[Any]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from ledger import db, drain, inbox, journal
+from ledger import db, drain, expiry, inbox, journal
 from ledger.commands import Command
 from ledger.errors import BooksMoved
 from ledger.inbox import Nothing
@@ -103,6 +103,15 @@ class Drainer:
         with connection.transaction():
             return inbox.overdue(connection, self.partitions, age_s=age_s)
 
+    def enqueue_due(self) -> bool:
+        """Put the holds and credits that are past their time into the inbox, and ring; whether there were any."""
+        connection = self._connected()
+        with connection.transaction():
+            partitions = expiry.enqueue_due(connection)
+        if partitions:
+            self._doorbell.ring_all(partitions)
+        return bool(partitions)
+
     def close(self) -> None:
         """Drop the connection; PostgreSQL rolls back what was under way."""
         if self._connection is not None:
@@ -132,37 +141,39 @@ class Drainer:
             if claim is None or isinstance(claim, Nothing):
                 raise
             log.exception("drain.broken", commands=len(claim.commands), hint="looking for the command that broke it")
-            return self._isolate(claim.commands, task_id)
+            return self._isolate(inbox.units(claim.commands), task_id)
 
-    def _isolate(self, commands: Sequence[Command], task_id: UUID | None) -> list[int]:
-        """Apply the batch in smaller and smaller pieces, in order, so that only the poison command is held back."""
+    def _isolate(self, units: Sequence[Sequence[Command]], task_id: UUID | None) -> list[int]:
+        """Apply the batch in smaller and smaller pieces, in order, so that only the poison command is held back. A
+        group is a piece that is not divided."""
         connection = self._connected()
         try:
             with connection.transaction():
-                claim = inbox.reclaim(connection, commands)
+                claim = inbox.reclaim(connection, [command for unit in units for command in unit])
                 return drain.apply(connection, claim, task_id=task_id) if claim else []
         except BooksMoved:
-            return self._isolate(commands, task_id)
+            return self._isolate(units, task_id)
         except _FAULTS:
             raise
         except Exception as error:
-            if len(commands) > 1:
-                half = len(commands) // 2
-                return self._isolate(commands[:half], task_id) + self._isolate(commands[half:], task_id)
-            return self._blame(commands[0], error, task_id)
+            if len(units) > 1:
+                half = len(units) // 2
+                return self._isolate(units[:half], task_id) + self._isolate(units[half:], task_id)
+            return self._blame(units[0], error, task_id)
 
-    def _blame(self, command: Command, error: Exception, task_id: UUID | None) -> list[int]:
+    def _blame(self, unit: Sequence[Command], error: Exception, task_id: UUID | None) -> list[int]:
         """This command alone breaks its drain: count it, in its own transaction; after ATTEMPTS_MAX, quarantine."""
         connection = self._connected()
         with connection.transaction():
-            attempts = inbox.count_attempt(connection, command.seq)
+            attempts = inbox.count_attempt(connection, unit[0].seq)
         if attempts < ATTEMPTS_MAX:
             time.sleep(ATTEMPT_PAUSE_S)
-            return self._isolate([command], task_id) if attempts else []
+            return self._isolate([unit], task_id) if attempts else []
         with connection.transaction():
-            claim = inbox.reclaim(connection, [command])
+            claim = inbox.reclaim(connection, unit)
             if claim is None:
                 return []
-            journal.quarantine(connection, command, claim.now, task_id=task_id)
-        log.error("command.quarantined", seq=command.seq, attempts=attempts, error=repr(error)[:500])
-        return [command.seq]
+            journal.quarantine(connection, unit, claim.now, task_id=task_id)
+        seqs = [command.seq for command in unit]
+        log.error("command.quarantined", seq=seqs[0], attempts=attempts, error=repr(error)[:500])
+        return seqs

@@ -1,6 +1,6 @@
-"""The look-out: what no doorbell announced is found here, a second later.
+"""The look-out: what no doorbell announced is found here, a second later, and what is due, as soon as it is.
 
-Every worker process has one. It needs PostgreSQL only: with Redis gone, spends still apply.
+Every worker process has one. It needs PostgreSQL only: with Redis gone, spends still apply, and holds still expire.
 """
 
 import threading
@@ -13,12 +13,13 @@ from worker.drain import Drainer
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.5  # what is due is back within this and a drain: well inside the two seconds that are promised
 OVERDUE_S = 1.0  # a doorbell takes milliseconds: what waits this long was not announced, or all workers are busy
 
 
 class Lookout(threading.Thread):
-    """Looks every LOOK_EVERY_S for pending commands older than OVERDUE_S and drains them on a connection of its own."""
+    """Looks every LOOK_EVERY_S for what is due, and for pending commands older than OVERDUE_S, and drains them on a
+    connection of its own."""
 
     def __init__(self, drainer: Drainer, *, busy: Callable[[], bool]) -> None:
         super().__init__(name="lookout", daemon=True)
@@ -28,9 +29,12 @@ class Lookout(threading.Thread):
     def run(self) -> None:
         while True:
             time.sleep(LOOK_EVERY_S)
-            if self._busy():
-                continue  # this process is draining already, the longest-waiting partition first
             try:
+                due = self._drainer.enqueue_due()
+                if self._busy():
+                    continue  # this process is draining already, the longest-waiting partition first
+                if due:
+                    self._drainer.run(task_id=None)
                 while self._drainer.overdue(OVERDUE_S) and not self._busy():
                     if done := self._drainer.run(task_id=None):
                         log.info("lookout.drained", commands=done, hint="no doorbell came; is Redis up?")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ledger.commands import BONUS, REVENUE, SYSTEM_WALLETS, TREASURY, Bonus, Command, Spend, TopUp, Transfer, Unknown
-from ledger.decide import Account, Applied, Asset, Books, Refused, decide
+from ledger.decide import decide
+from ledger.decisions import Account, Applied, Asset, Books, Refused
 from ledger.errors import BrokenInvariant, Code
 from ledger.money import AMOUNT_MAX, BALANCE_MAX
 
@@ -95,28 +96,30 @@ DEBITS = ("spend", "transfer")
 def test_an_applied_command_moves_its_amount(kind: str, source: tuple[str, int], target: tuple[str, int]) -> None:
     decision = Scene().decide(kind)
     assert isinstance(decision, Applied)
-    assert (decision.source.key[1], decision.source.key[3]) == source
-    assert (decision.target.key[1], decision.target.key[3]) == target
-    assert decision.amount == 30
+    (payer, paid, _), (taker, received, _) = decision.postings
+    assert (payer.key[1], payer.key[3]) == source
+    assert (taker.key[1], taker.key[3]) == target
+    assert (paid, received) == (-30, 30)
+    assert not decision.effects
 
 
 @pytest.mark.parametrize("kind", CREDITS)
 def test_the_first_credit_opens_the_wallet(kind: str) -> None:
     decision = Scene(alice=None).decide(kind)
     assert isinstance(decision, Applied)
-    assert decision.target == Account((TENANT, "alice", "gold", 0), 0, GOLD)
+    assert decision.postings[1][0] == Account((TENANT, "alice", "gold", 0), 0, GOLD)
 
 
 def test_a_transfer_opens_its_target() -> None:
     decision = Scene(bob=None).decide("transfer")
     assert isinstance(decision, Applied)
-    assert decision.target == Account((TENANT, "bob", "gold", 0), 0, GOLD)
+    assert decision.postings[1][0] == Account((TENANT, "bob", "gold", 0), 0, GOLD)
 
 
 def test_a_known_wallet_without_an_account_in_the_asset_is_opened_too() -> None:
     decision = Scene(balances={}).decide("top_up")
     assert isinstance(decision, Applied)
-    assert decision.target.id == 0
+    assert decision.postings[1][0].id == 0
 
 
 @pytest.mark.parametrize("kind", DEBITS)

@@ -12,7 +12,7 @@ from api.lists import json_response
 from api.openapi import problems
 from api.problems import Problem
 from api.state import autocommit
-from ledger import reads
+from ledger import history
 from ledger.ids import command_id, transfer_id
 from ledger.keys import Scope
 
@@ -25,7 +25,7 @@ async def get_transfer(
 ) -> Response:
     """A transfer with all its entries, those of the system's wallets among them."""
     async with autocommit(request) as connection:
-        found = await reads.transfer(connection, principal.tenant_id, id)
+        found = await history.transfer(connection, principal.tenant_id, id)
     if found is None:
         raise Problem("transfer_not_found")
     entries = [show_entry(entry) for entry in found.entries]
@@ -34,7 +34,7 @@ async def get_transfer(
     return json_response(shown)
 
 
-def show_entry(entry: reads.Entry) -> dict[str, Any]:
+def show_entry(entry: history.Entry) -> dict[str, Any]:
     ours = entry.wallet.startswith("@")  # then version and balance are a shard's, and mean nothing to a caller
     return {
         "id": entry.id,

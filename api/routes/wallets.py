@@ -18,7 +18,7 @@ from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.routes.transfers import show_entry
 from api.state import autocommit, ring_all, transaction
-from ledger import reads, registers
+from ledger import history, reads, registers
 from ledger.keys import Scope
 from ledger.names import NAME_MAX, NAME_PATTERN, WALLET_PATTERN, metadata_text
 from ledger.partitions import partition_of
@@ -120,7 +120,7 @@ async def list_entries(request: Request, id: str, principal: Reader, asked: Aske
     async with autocommit(request) as connection:
         if not _is_wallet_id(id) or not await reads.wallet_exists(connection, principal.tenant_id, id):
             raise Problem("wallet_not_found")
-        found, position = await reads.entries(
+        found, position = await history.entries(
             connection, principal.tenant_id, id, after=asked.after_position, limit=asked.limit
         )
     return page(request, asked, [show_entry(entry) for entry in found], position or None)

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
-from ledger import reads
+from ledger import history
 from tests.api.serving import code
 from tests.books import GOLD, Bank
 
@@ -253,7 +253,7 @@ def test_deep_pages_read_no_more_than_the_first(bank: Bank, engine: Engine) -> N
     account = bank.one("SELECT account_id FROM entries GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1")
     which = {"tenant_id": bank.tenant, "code": "alice", "first": False, "limit": 2}
     with engine.connect() as connection:
-        explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {reads._ENTRIES.text}")
+        explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {history._ENTRIES.text}")
         plan = connection.scalar(explained, {**which, "account_ids": [account], "versions": [200]})
     scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "entries"]
     assert [(node["Actual Rows"], node.get("Rows Removed by Filter", 0)) for node in scans] == [(2, 0)]

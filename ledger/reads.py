@@ -22,7 +22,8 @@ SCHEMA = "0010"
 
 
 class Account(Struct, frozen=True):
-    """Minor units. `queued`: pending debits. `available` is below zero where not all of them can succeed."""
+    """Minor units. `queued`: debits among the wallet's own pending commands; a reversal of what another wallet sent
+    here waits in that one's queue. `available` is below zero where not all of them can succeed."""
 
     asset: str
     posted: int
@@ -46,17 +47,31 @@ class Wallet(Struct, frozen=True):
 
 # One statement, so one snapshot: a command is either queued or in the balance, never both, never neither.
 # LIMIT 1 on a unique key changes no row: it keeps the planner, which knows little of a table as restless as `pending`,
-# from reading all commands instead of the pending ones.
+# from reading all commands instead of the pending ones. A row of `pending` with a size above 1 is a group, under its
+# first command. A reversal takes back what its command credited: never more than that, and all of it unless it says.
 _WALLETS = """
 WITH page AS (
     SELECT id, code, status, name, metadata::text, created_at FROM wallets
     WHERE tenant_id = :tenant_id AND {which}
-), queued AS (
-    SELECT c.wallet, c.asset, sum(c.amount)::bigint AS queued
-    FROM pending q CROSS JOIN LATERAL (SELECT * FROM commands WHERE seq = q.seq LIMIT 1) c
+), waiting AS (
+    SELECT c.wallet, c.asset, c.type, c.amount, c.ref_seq
+    FROM pending q CROSS JOIN LATERAL (
+        (SELECT * FROM commands WHERE seq = q.seq LIMIT 1)
+        UNION ALL SELECT * FROM commands WHERE q.size > 1 AND group_seq = q.seq AND seq > q.seq
+    ) c
     WHERE q.partition = ANY(CAST(:partitions AS smallint[]))
       AND c.tenant_id = :tenant_id AND c.type = ANY(:debits) AND c.wallet IN (SELECT code FROM page)
-    GROUP BY c.wallet, c.asset
+), queued AS (
+    SELECT wallet, asset, sum(amount)::bigint AS queued FROM (
+        SELECT wallet, asset, CASE type WHEN 'adjust' THEN GREATEST(-amount, 0) ELSE amount END AS amount
+        FROM waiting WHERE type <> 'reverse'
+        UNION ALL
+        SELECT w.wallet, w.asset, LEAST(COALESCE(NULLIF(w.amount, 0), o.amount), o.amount - COALESCE(r.reversed, 0))
+        FROM waiting w CROSS JOIN LATERAL (SELECT * FROM commands WHERE seq = w.ref_seq LIMIT 1) o
+        LEFT JOIN LATERAL (SELECT reversed FROM reversals WHERE seq = w.ref_seq LIMIT 1) r ON true
+        WHERE w.type = 'reverse' AND o.type IN ('top_up', 'bonus', 'adjust') AND o.amount > 0
+    ) AS debit
+    GROUP BY wallet, asset
 ), balance AS (
     SELECT p.code AS wallet, s.code AS asset, a.posted, a.held, a.version
     FROM page p JOIN accounts a ON a.wallet_id = p.id JOIN assets s ON s.id = a.asset_id
@@ -67,13 +82,14 @@ SELECT p.code, p.status, p.name, p.metadata, p.created_at, asset,
 FROM page p LEFT JOIN (balance FULL JOIN queued USING (wallet, asset)) AS account ON account.wallet = p.code
 ORDER BY p.code, asset
 """
+_QUEUED = [*DEBIT_TYPES, "reverse"]  # types that may debit their own wallet
 _WALLET = text(_WALLETS.format(which="code = :code"))
 _WALLET_PAGE = text(_WALLETS.format(which="code > :after AND code NOT LIKE '@%' ORDER BY code LIMIT :limit"))
 
 
 async def wallet(connection: AsyncConnection, tenant_id: int, code: str, *, partition: int) -> Wallet | None:
     """One wallet with its balances; `partition` is where its commands are drained (ledger.partitions)."""
-    which = {"tenant_id": tenant_id, "code": code, "partitions": [partition], "debits": list(DEBIT_TYPES)}
+    which = {"tenant_id": tenant_id, "code": code, "partitions": [partition], "debits": _QUEUED}
     found = _wallets((await connection.execute(_WALLET, which)).mappings())
     return found[0] if found else None
 
@@ -82,7 +98,7 @@ async def wallets(
     connection: AsyncConnection, tenant_id: int, *, after: str, limit: int, partitions: int
 ) -> list[Wallet]:
     """The next wallets by id, with their balances. `after`: the id of the last one seen, or empty."""
-    which = {"tenant_id": tenant_id, "after": after, "limit": limit, "debits": list(DEBIT_TYPES)}
+    which = {"tenant_id": tenant_id, "after": after, "limit": limit, "debits": _QUEUED}
     rows = await connection.execute(_WALLET_PAGE, {**which, "partitions": list(range(partitions))})
     return _wallets(rows.mappings())
 

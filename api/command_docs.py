@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.canonical import HOLD_MAX
 from api.openapi import components, problems
 from api.requests import BATCH_MAX, BatchRequest, CommandRequest
 from api.routes.commands import WAIT_MAX_S
-from ledger.commands import TYPES
+from ledger.commands import OWN_TYPES, TOMBSTONE, TYPES, CreditsOrder, Source
 from ledger.errors import Code
 from ledger.keys import Scope
-from ledger.money import AMOUNT_MAX
+from ledger.money import AMOUNT_MAX, Rounding
 from ledger.names import METADATA_DEPTH_MAX, METADATA_MAX_BYTES
 
 # --- answers -------------------------------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ from ledger.names import METADATA_DEPTH_MAX, METADATA_MAX_BYTES
 Amount = Annotated[str, Meta(pattern="^-?[0-9]{1,19}$", description="Minor units of the asset.")]
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Time = Annotated[datetime, Meta(tz=True, extra_json_schema={"format": "date-time"})]
-Type = Annotated[str, Meta(extra_json_schema={"enum": list(TYPES)})]
+Type = Annotated[str, Meta(extra_json_schema={"enum": [*TYPES, *OWN_TYPES, TOMBSTONE]})]
 Metadata = Annotated[dict[str, Any], Meta(description="As it was sent; `{}` where none was.")]
 
 
@@ -38,6 +39,31 @@ class OutcomeAccount(Struct, forbid_unknown_fields=True):
     version: Annotated[int, Meta(ge=0, description="One more with each entry. Later ones are newer.")]
 
 
+class Moved(Struct, forbid_unknown_fields=True):
+    asset: str
+    amount: Amount
+
+
+class OutcomeHold(Struct, forbid_unknown_fields=True):
+    id: Annotated[Id, Meta(description="The command that placed it.")]
+    status: Literal["open", "captured", "released", "expired"]
+    remaining: Annotated[Amount, Meta(description="Still held.")]
+    captured: Amount
+
+
+class LotPart(Struct, forbid_unknown_fields=True):
+    """A part of an amount, by lot. Taken from it: below zero; given to it: above."""
+
+    lot: Annotated[str | None, Meta(description="The lot's id. Null: plain credits.")]
+    wallet: str
+    asset: str
+    amount: Amount
+    held: Annotated[Amount, Meta(description="Change of what holds have taken of it.")] | UnsetType = UNSET
+    source: Source | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    expires_at: Time | UnsetType | None = UNSET
+
+
 class Outcome(Struct, forbid_unknown_fields=True):
     """What became of a command. It never changes."""
 
@@ -50,21 +76,48 @@ class Outcome(Struct, forbid_unknown_fields=True):
     ]
     task: Annotated[Id | None, Meta(description="The worker's task, as Flower shows it. Null: the look-out.")]
     detail: Annotated[str, Meta(description="Why not, for a person. Not there when applied.")] | UnsetType = UNSET
+    moved: (
+        Annotated[list[Moved], Meta(description="Where the command did not say it all: by asset, what it moved.")]
+        | UnsetType
+    ) = UNSET
+    hold: Annotated[OutcomeHold, Meta(description="The hold, as the command left it.")] | UnsetType = UNSET
+    lots: (
+        Annotated[list[LotPart], Meta(description="What it took from lots and gave to them, in order.")] | UnsetType
+    ) = UNSET
+
+
+class ShownPrecondition(Struct, forbid_unknown_fields=True):
+    version: int | UnsetType = UNSET
+    available_gte: Amount | UnsetType = UNSET
 
 
 class _Shown(Struct, kw_only=True, forbid_unknown_fields=True):
     id: Id
     object: Literal["command"]
     type: Type
-    wallet: str
-    to_wallet: Annotated[str, Meta(description="Of a transfer.")] | UnsetType = UNSET
-    asset: str
-    amount: Amount
+    wallet: Annotated[str | None, Meta(description="Null for a tombstone.")]
+    asset: Annotated[str | None, Meta(description="Null for a tombstone.")]
+    amount: Annotated[Amount | None, Meta(description="Null where all that is left was asked for.")]
     reference: str | None
     metadata: Metadata
     idempotency_key: str
     accepted_at: Time
     expires_at: Time | None
+    to_wallet: Annotated[str, Meta(description="Of a transfer, a capture.")] | UnsetType = UNSET
+    precondition: ShownPrecondition | UnsetType = UNSET
+    credits_expire_at: Time | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    source: Source | UnsetType = UNSET
+    credits_order: CreditsOrder | UnsetType = UNSET
+    hold_expires_at: Time | UnsetType = UNSET
+    hold: Annotated[Id | None, Meta(description="The hold that it captures, releases or ends.")] | UnsetType = UNSET
+    final: bool | UnsetType = UNSET
+    to_asset: str | UnsetType = UNSET
+    rate: str | UnsetType = UNSET
+    rounding: Rounding | UnsetType = UNSET
+    command: Annotated[Id | None, Meta(description="The command that it reverses.")] | UnsetType = UNSET
+    allow_negative: bool | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
 class PendingCommand(_Shown, kw_only=True):
@@ -95,10 +148,14 @@ class FinalResult(Struct, forbid_unknown_fields=True):
 
 # --- schemas -------------------------------------------------------------------------------------------------------
 
-_KINDS = ("TopUp", "Bonus", "Spend", "Transfer")
+_KINDS = (
+    "TopUp", "Bonus", "Spend", "Transfer", "Hold", "Capture", "Release", "Exchange", "Reverse", "Adjust",
+)  # fmt: skip
 
 # 1 to AMOUNT_MAX, a power of ten, leading zeros allowed: what the api checks in two steps (api.requests) in one.
 _AMOUNT = f"^(?:0*[1-9][0-9]{{0,{len(str(AMOUNT_MAX)) - 2}}}|{AMOUNT_MAX})$"
+_SIGNED = f"^(?=-?[0-9]{{1,19}}$)-?{_AMOUNT[1:]}"
+_AVAILABLE = f"^(?:0*[0-9]{{1,{len(str(AMOUNT_MAX)) - 1}}}|{AMOUNT_MAX})$"
 # A bare key; or a quoted one, which may have two characters more. `""` is an empty one.
 KEY_PATTERN = r'^(?!""$)[!-~]{1,255}$|^"[!-~]{254,255}"$'
 
@@ -110,13 +167,19 @@ def _ref(name: str) -> dict[str, str]:
 def _schemas() -> dict[str, Any]:
     named = components(CommandRequest, BatchRequest, PendingCommand, FinalCommand, PendingResult, FinalResult)
     for kind in _KINDS:
-        _sharpen(named[f"{kind}Request"]["properties"])
-        _sharpen(named[f"{kind}Item"]["properties"])
+        for role in ("Request", "Item"):
+            _sharpen(named[f"{kind}{role}"]["properties"], signed=kind == "Adjust")
+    expected = named["PreconditionRequest"]
+    # An explicit null is as if it were absent.
+    expected["anyOf"] = [
+        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in expected["properties"]
+    ]
+    expected["properties"]["available_gte"]["anyOf"][0] |= {"pattern": _AVAILABLE, "maxLength": 19}
     named["CommandRequest"] = _by_type("Request")
     named["CommandItem"] = _by_type("Item")
     batch = named["BatchRequest"]["properties"]
     batch["commands"]["items"] = _ref("CommandItem")
-    batch["atomic"] |= {"const": False, "description": "All-or-nothing batches are not offered yet."}
+    batch["atomic"]["description"] = "All of them in one transaction, or none: commands of one wallet."
     named["Command"] = {"oneOf": [_ref("PendingCommand"), _ref("FinalCommand")]}
     named["FailedResult"] = _strict(
         status={"type": "integer", "minimum": 400, "maximum": 599},
@@ -141,15 +204,28 @@ def _by_type(role: str) -> dict[str, Any]:
     }
 
 
-def _sharpen(properties: dict[str, Any]) -> None:
-    digits = properties["amount"]["anyOf"][0]
-    digits |= {"pattern": _AMOUNT, "maxLength": 19, "examples": ["30"]}
+def _sharpen(properties: dict[str, Any], *, signed: bool) -> None:
+    if "amount" in properties:
+        digits, number = properties["amount"]["anyOf"][:2]
+        digits |= {"pattern": _SIGNED if signed else _AMOUNT, "maxLength": 20 if signed else 19, "examples": ["30"]}
+        if signed:
+            number["not"] = {"const": 0}
     properties["metadata"]["description"] = (
         f"Yours; comes back with the command and its entries. At most {METADATA_MAX_BYTES} bytes of JSON and "
         f"{METADATA_DEPTH_MAX} levels; no NUL in any string."
     )
-    properties["expires_at"]["anyOf"][0]["format"] = "date-time"
-    properties["expires_at"]["description"] = "Not applied by then: rejected `expired`."
+    for name, description in _TIMES.items():
+        if name in properties:
+            schema = properties[name]
+            schema.get("anyOf", [schema])[0]["format"] = "date-time"
+            schema["description"] = description
+
+
+_TIMES = {
+    "expires_at": "Not applied by then: rejected `expired`.",
+    "hold_expires_at": f"When what is left of the hold becomes available again; at most {HOLD_MAX.days} days ahead.",
+    "credits_expire_at": "When what is left of these credits goes to `@expired`.",
+}
 
 
 # --- examples ------------------------------------------------------------------------------------------------------
@@ -174,16 +250,54 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "asset": "gold_coins",
         "amount": "5",
     },
+    "hold": {
+        "type": "hold",
+        "wallet": "player-42",
+        "asset": "gold_coins",
+        "amount": "10",
+        "hold_expires_at": "2026-11-21T12:15:00Z",
+    },
+    "exchange": {
+        "type": "exchange",
+        "wallet": "player-42",
+        "asset": "gold_coins",
+        "amount": "10",
+        "to_asset": "diamonds",
+        "rate": "0.25",
+    },
+    "adjust": {
+        "type": "adjust",
+        "wallet": "player-42",
+        "asset": "gold_coins",
+        "amount": "-1",
+        "reason": "credited twice before the move",
+    },
+}
+_ID = "01a1fc89-fb3f-8c0d-8000-00000000000b"
+# These name a command, which a reader must put in.
+_REFERRING: dict[str, dict[str, Any]] = {
+    "capture": {"type": "capture", "hold": _ID, "amount": "7", "reference": "order-99"},
+    "release": {"type": "release", "hold": _ID},
+    "reverse": {"type": "reverse", "command": _ID, "amount": "5"},
 }
 
 
 def _examples() -> dict[str, Any]:
-    return {name: {"summary": body["type"], "value": body} for name, body in _EXAMPLES.items()}
+    return {name: {"summary": body["type"], "value": body} for name, body in (_EXAMPLES | _REFERRING).items()}
 
 
 def _batch_example() -> dict[str, Any]:
-    keyed = [{"idempotency_key": f"match-7-{name}", **body} for name, body in _EXAMPLES.items()]
-    return {"results_in_order": {"summary": "One of each", "value": {"commands": keyed}}}
+    keyed = [{"idempotency_key": f"match-7-{name}", **_EXAMPLES[name]} for name in ("top_up", "bonus", "spend")]
+    bought = [
+        {"type": "spend", "wallet": "player-42", "asset": "gold_coins", "amount": "30"},
+        {"type": "spend", "wallet": "player-42", "asset": "diamonds", "amount": "2"},
+        {"type": "bonus", "wallet": "player-42", "asset": "points", "amount": "50"},
+    ]
+    sword = [{"idempotency_key": f"sword-1-{part}", **leg} for part, leg in enumerate(bought, 1)]
+    return {
+        "results_in_order": {"summary": "One of each", "value": {"commands": keyed}},
+        "all_or_nothing": {"summary": "All or nothing", "value": {"commands": sword, "atomic": True}},
+    }
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -301,13 +415,15 @@ _POST_COMMAND = _operation(
 _POST_BATCH = _operation(
     "post_batch",
     f"Up to {BATCH_MAX:,} commands in one commit, a key each. Each has a result of its own, in order: 202 or 200 with "
-    "the command, or the status and the problem of an item that could not be taken; one bad item stops no other.",
+    "the command, or the status and the problem of an item that could not be taken; one bad item stops no other. With "
+    "`atomic` they are one transaction: all are applied or none is, and one bad item refuses the batch. If one is "
+    "refused by the books, it has its own code and all others have `group_refused`.",
     Scope.COMMANDS_WRITE,
     parameters=[_PREFER],
     requestBody={"required": True, **_json("BatchRequest", examples=_batch_example())},
     responses={
         "200": _answer("A result for each.", "BatchAnswer", {"Preference-Applied": _HEADERS["Preference-Applied"]}),
-        **_problems(*_POST_PROBLEMS),
+        **_problems(*_POST_PROBLEMS, "idempotency_key_reused"),
     },
 )
 

@@ -40,11 +40,14 @@ class Unavailable(Exception):
 
 
 class _Submission:
-    __slots__ = ("answer", "commands")
+    __slots__ = ("answer", "atomic", "commands")
 
-    def __init__(self, commands: Sequence[NewCommand], answer: "asyncio.Future[list[Accepted]]") -> None:
+    def __init__(
+        self, commands: Sequence[NewCommand], answer: "asyncio.Future[list[Accepted | None]]", *, atomic: bool
+    ) -> None:
         self.commands = commands
         self.answer = answer
+        self.atomic = atomic  # all of them or none, in a transaction of their own
 
 
 class Intake:
@@ -76,12 +79,15 @@ class Intake:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def submit(self, commands: Sequence[NewCommand]) -> list[Accepted]:
-        """Store the commands in order; returns after the commit. Raises Overloaded, Unavailable."""
+    async def submit(self, commands: Sequence[NewCommand], *, atomic: bool = False) -> list[Accepted | None]:
+        """Store the commands in order; returns after the commit. Raises Overloaded, Unavailable.
+
+        `atomic`: as one group. If any of their keys is there, nothing is stored, and None answers those that are not.
+        """
         if self._queued + len(commands) > WAITING_MAX:
             raise Overloaded
-        answer: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Submission(commands, answer))
+        answer: asyncio.Future[list[Accepted | None]] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Submission(commands, answer, atomic=atomic))
         self._queued += len(commands)
         self._arrived.set()
         return await answer
@@ -89,14 +95,21 @@ class Intake:
     def _take(self) -> list[_Submission]:
         group: list[_Submission] = []
         size = 0
-        while self._queue and (not group or size + len(self._queue[0].commands) <= GROUP_MAX):
+        while self._queue and (not group or self._joins(self._queue[0], size)):
             submission = self._queue.popleft()
             group.append(submission)
             size += len(submission.commands)
+            if submission.atomic:
+                break
         self._queued -= size
         if not self._queue:
             self._arrived.clear()
         return group
+
+    @staticmethod
+    def _joins(submission: _Submission, size: int) -> bool:
+        """Whether it is stored together with `size` commands before it."""
+        return not submission.atomic and size + len(submission.commands) <= GROUP_MAX
 
     async def _flush(self) -> None:
         connection: psycopg.AsyncConnection[Any] | None = None
@@ -126,7 +139,7 @@ class Intake:
         batch = [command for submission in group for command in submission.commands]
         try:
             async with asyncio.timeout(STORE_MAX_S):
-                accepted = await self._accept(connection, batch)
+                accepted = await self._accept(connection, batch, atomic=group[0].atomic)
         except psycopg.DataError:
             if len(group) == 1:
                 raise
@@ -146,15 +159,18 @@ class Intake:
             answers = accepted[position : position + len(submission.commands)]
             position += len(submission.commands)
             if not submission.answer.done():  # done: its client has gone
-                submission.answer.set_result(answers)
+                submission.answer.set_result(list(answers))
 
     @staticmethod
-    async def _accept(connection: psycopg.AsyncConnection[Any], batch: list[NewCommand]) -> list[Accepted]:
+    async def _accept(
+        connection: psycopg.AsyncConnection[Any], batch: list[NewCommand], *, atomic: bool
+    ) -> Sequence[Accepted | None]:
         """Two groups with the same keys in opposite order deadlock; PostgreSQL ends one of them, which goes again."""
+        accept = inbox.accept_group if atomic else inbox.accept
         for _ in range(DEADLOCKS_MAX):
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
-                return await inbox.accept(connection, batch)
-        return await inbox.accept(connection, batch)
+                return await accept(connection, batch)
+        return await accept(connection, batch)
 
     @staticmethod
     def _fail(group: list[_Submission], error: Exception) -> None:

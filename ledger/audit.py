@@ -81,21 +81,36 @@ INVARIANTS = (
     ),
     Invariant(
         3,
-        "what is held is the sum of open holds, and no player was ever below zero",
+        "what is held is the sum of open holds, and no player fell below zero but by a reversal that was allowed to",
         "SELECT count(*) FROM accounts",
-        # No command of this version places a hold, so nothing may be held.
         """
+        WITH holding AS (
+            SELECT account_id, sum(remaining) AS held FROM holds GROUP BY account_id
+        ), falls AS (
+            SELECT account_id, version, seq, balance_after - held_after AS available,
+                   lag(balance_after - held_after, 1, 0::bigint) OVER in_order AS before
+            FROM entries WINDOW in_order AS (PARTITION BY account_id ORDER BY version)
+        )
         SELECT a.id AS account_id, w.code AS wallet, s.code AS asset, a.shard, x.what
         FROM (
-            SELECT id AS account_id, format('%s held, without an open hold', held) AS what
-            FROM accounts WHERE held <> 0
+            SELECT COALESCE(a.id, h.account_id) AS account_id,
+                   format('%s held, the open holds have %s', COALESCE(a.held, 0), COALESCE(h.held, 0)) AS what
+            FROM accounts a FULL JOIN holding h ON h.account_id = a.id
+            WHERE a.held IS DISTINCT FROM COALESCE(h.held, 0)
             UNION ALL
-            SELECT id, format('posted %s, held %s', posted, held)
-            FROM accounts WHERE posted - held < 0 AND NOT allow_negative
+            SELECT a.id, format('%s held, the last entry says %s', a.held, e.held_after)
+            FROM accounts a JOIN entries e ON e.account_id = a.id AND e.version = a.version
+            WHERE a.held <> e.held_after
             UNION ALL
-            SELECT e.account_id, format('version %s left %s', e.version, e.balance_after)
-            FROM entries e JOIN accounts a ON a.id = e.account_id
-            WHERE e.balance_after < 0 AND NOT a.allow_negative
+            SELECT id, format('posted %s, held %s, never to fall below %s', posted, held, floor)
+            FROM accounts WHERE posted - held < floor AND NOT allow_negative
+            UNION ALL
+            SELECT f.account_id, format('version %s left %s', f.version, f.available)
+            FROM falls f JOIN accounts a ON a.id = f.account_id
+            LEFT JOIN commands c ON c.seq = f.seq
+            WHERE f.available < 0 AND f.available < f.before AND NOT a.allow_negative
+              AND NOT COALESCE(c.type = 'reverse' AND c.options ->> 'allow_negative' = 'true', false)
+              AND c.type IS DISTINCT FROM 'expire_credits'
         ) x
         JOIN accounts a ON a.id = x.account_id
         LEFT JOIN wallets w ON w.id = a.wallet_id LEFT JOIN assets s ON s.id = a.asset_id
@@ -106,6 +121,12 @@ INVARIANTS = (
         "every command is pending or has one outcome, and a transfer exactly if it was applied",
         "SELECT count(*) FROM commands",
         """
+        WITH queued AS (  -- a group is queued as one, under its first command
+            SELECT seq, partition FROM pending WHERE size = 1
+            UNION ALL
+            SELECT COALESCE(c.seq, p.seq), p.partition
+            FROM pending p LEFT JOIN commands c ON c.group_seq = p.seq WHERE p.size > 1
+        )
         SELECT seq, what FROM (
             SELECT seq, CASE
                 WHEN c.seq IS NULL THEN 'no such command was accepted'
@@ -119,7 +140,7 @@ INVARIANTS = (
                 WHEN t.tenant_id <> c.tenant_id OR t.partition <> c.partition
                     THEN 'its transfer names another tenant or partition'
                 END AS what
-            FROM commands c FULL JOIN outcomes o USING (seq) FULL JOIN pending p USING (seq)
+            FROM commands c FULL JOIN outcomes o USING (seq) FULL JOIN queued p USING (seq)
             FULL JOIN transfers t USING (seq) FULL JOIN (SELECT DISTINCT seq FROM entries) e USING (seq)
             UNION ALL
             SELECT seq, format('%s outcomes', count(*)) FROM outcomes GROUP BY seq HAVING count(*) > 1

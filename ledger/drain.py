@@ -38,16 +38,18 @@ def settle(locked: Books, commands: Sequence[Command]) -> Journal:
 
 def _settle_group(locked: Books, journal: Journal, group: Sequence[Command]) -> None:
     """All of a group or nothing: tried on a copy of the books, then, if nothing is refused, done."""
-    if refusal := _first_refused(locked, group):
-        position, refused = refusal
-        told = Refused(
-            Code.GROUP_REFUSED, f"command {position + 1} of {len(group)} of the batch was refused: {refused.code}"
-        )
-        for number, command in enumerate(group):
-            journal.record(command, refused if number == position else told)
-        return
-    for command in group:
-        journal.record(command, decide(locked, command))
+    refused = _first_refused(locked, group)
+    for position, command in enumerate(group):
+        decision = _in_group(refused, position, len(group)) if refused else decide(locked, command)
+        journal.record(command, decision)
+
+
+def _in_group(refused: tuple[int, Refused], position: int, size: int) -> Refused:
+    """What a command of a refused group hears: its own refusal, or whose fault it was."""
+    at_fault, refusal = refused
+    if position == at_fault:
+        return refusal
+    return Refused(Code.GROUP_REFUSED, f"command {at_fault + 1} of {size} of the batch was refused: {refusal.code}")
 
 
 def _first_refused(locked: Books, group: Sequence[Command]) -> tuple[int, Refused] | None:

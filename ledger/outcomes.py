@@ -10,16 +10,18 @@ import psycopg
 
 
 class CommandState(msgspec.Struct, frozen=True, gc=False):
-    """A command and its outcome. `metadata` and `accounts` are JSON text, as stored; `status` None: pending."""
+    """A command and its outcome. `metadata`, `options`, `accounts` and `result` are JSON text, as stored; `status`
+    None: pending. `wallet`, `asset` and `amount` are None for a tombstone, `amount` also where all that is left was
+    asked for."""
 
     seq: int
     tenant_id: int
     client_id: int
     type: str
-    wallet: str
+    wallet: str | None
     to_wallet: str | None
-    asset: str
-    amount: int
+    asset: str | None
+    amount: int | None
     reference: str | None
     metadata: str | None
     idempotency_key: str
@@ -31,12 +33,18 @@ class CommandState(msgspec.Struct, frozen=True, gc=False):
     accounts: str | None
     at: datetime | None
     task_id: UUID | None
+    partition: int
+    options: str | None
+    ref_seq: int | None
+    ref_accepted_at: datetime | None  # of the command that it names
+    result: str | None
 
 
 _STATES: LiteralString = """
 SELECT c.seq, c.tenant_id, c.client_id, c.type, c.wallet, c.to_wallet, c.asset, c.amount, c.reference, c.metadata::text,
-       c.idempotency_key, c.accepted_at, c.expires_at, o.status, o.code, o.detail, o.accounts::text, o.at, o.task_id
-FROM commands c LEFT JOIN outcomes o USING (seq)
+       c.idempotency_key, c.accepted_at, c.expires_at, o.status, o.code, o.detail, o.accounts::text, o.at, o.task_id,
+       c.partition, c.options::text, c.ref_seq, r.accepted_at, o.result::text
+FROM commands c LEFT JOIN outcomes o USING (seq) LEFT JOIN commands r ON r.seq = c.ref_seq
 """
 _BY_SEQ: LiteralString = _STATES + " WHERE c.seq = ANY(%b::bigint[])"
 _BY_KEY: LiteralString = _STATES + " WHERE c.client_id = %b::int AND c.idempotency_key = %b::text"

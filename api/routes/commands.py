@@ -5,9 +5,8 @@ cost more than everything else in them. They stand in the OpenAPI document all t
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Literal, overload
 
 import msgspec
 from starlette.requests import Request
@@ -17,12 +16,14 @@ from starlette.routing import Route
 from api.auth import KeyRing, Principal
 from api.backlog import Backlog
 from api.bodies import decode, read
+from api.canonical import InvalidField, Referred, Referring, as_group, needs_admin, new_command, referred_id
 from api.intake import Intake, Overloaded, Unavailable
 from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
-from api.requests import BatchRequest, CommandItem, CommandRequest, InvalidField, new_command, raw_batch
+from api.requests import BatchRequest, CommandItem, CommandRequest, raw_batch
+from api.shown import pending, represent
 from api.waiting import Waiting
-from ledger.ids import Kind, command_id, parse_id, transfer_id, unix_ms
+from ledger.ids import Kind, command_id, parse_id, unix_ms
 from ledger.inbox import Accepted, NewCommand
 from ledger.keys import Scope
 from ledger.outcomes import CommandState
@@ -47,7 +48,9 @@ async def post_command(request: Request) -> Response:
     principal = await _authenticate(request, Scope.COMMANDS_WRITE)
     key = _idempotency_key(request)
     wait_s = _preferred_wait(request)
-    command = _new_command(request, principal, await read(request, _command_decoder), key)
+    body = await read(request, _command_decoder)
+    referred = await _referred(request, principal, [body]) if isinstance(body, Referring) else {}
+    command = _new_command(request, principal, body, key, referred)
     [accepted] = await _submit(request, [command])
     request.app.state.metrics.accept_seconds.observe(perf_counter() - started)
     if not accepted.same_request:
@@ -65,28 +68,37 @@ async def post_command(request: Request) -> Response:
         state = await waiting.state(accepted.seq)
     else:
         state = None
-    return _answer(pending(command, accepted) if state is None else represent(state), headers)
+    return _answer(pending(command, accepted, referred_id(body)) if state is None else represent(state), headers)
 
 
 async def post_batch(request: Request) -> Response:
-    """Accept up to 1,000 commands in one commit. Each has its own result, in order; one bad item stops no other."""
+    """Accept up to 1,000 commands in one commit. Each has its own result, in order. One bad item stops no other,
+    unless the batch is atomic: then it is all of them or none."""
     principal = await _authenticate(request, Scope.COMMANDS_WRITE)
     wait_s = _preferred_wait(request)
-    items = await _batch_items(request)
+    items, atomic = await _batch_items(request)
+    referred = await _referred(request, principal, [item for item in items if isinstance(item, Referring)])
     results: list[dict[str, Any] | None] = []
     commands: list[NewCommand] = []
-    for item in items:
+    refers_to: list[str | None] = []
+    for position, item in enumerate(items):
         try:
             if isinstance(item, Problem):
                 raise item
             key = _bare(item.idempotency_key, _ITEM_KEY)
-            commands.append(_new_command(request, principal, item, key))
+            commands.append(_new_command(request, principal, item, key, referred))
+            refers_to.append(referred_id(item))
             results.append(None)
         except Problem as problem:
+            if atomic:
+                raise _in_batch(problem, position) from None
             results.append(_failed(request, problem))
-    accepted = await _submit(request, commands) if commands else []
+    if atomic:
+        accepted = await _submit_group(request, commands)
+    else:
+        accepted = await _submit(request, commands) if commands else []
     states = await _batch_states(request, accepted, wait_s)
-    answers = iter(zip(commands, accepted, strict=True))
+    answers = iter(zip(commands, accepted, refers_to, strict=True))
     for position, result in enumerate(results):
         if result is None:
             results[position] = _batch_result(request, *next(answers), states)
@@ -94,23 +106,47 @@ async def post_batch(request: Request) -> Response:
     return Response(_encode({"results": results}), media_type="application/json", headers=headers)
 
 
-async def _batch_items(request: Request) -> Sequence[CommandItem | Problem]:
-    """The items, a Problem in the place of each that is not well-formed. Raises Problem where the batch is not."""
+async def _batch_items(request: Request) -> tuple[Sequence[CommandItem | Problem], bool]:
+    """The items, a Problem in the place of each that is not well-formed, and `atomic`. Raises Problem where the batch
+    is not."""
     try:
         batch = await read(request, _batch_decoder)
     except Problem as problem:
         if problem.code not in ("validation_failed", "duplicate_member"):
             raise
         items, atomic = raw_batch(await request.body(), problem)
-        _refuse_atomic(atomic)
-        return [_item(item) for item in items]
-    _refuse_atomic(batch.atomic)
-    return batch.commands
+        return [_item(item) for item in items], atomic
+    return batch.commands, batch.atomic
 
 
-def _refuse_atomic(atomic: bool) -> None:
-    if atomic:
-        raise invalid("/atomic", "atomic batches are not offered yet: send false, or leave it out")
+def _in_batch(problem: Problem, position: int) -> Problem:
+    """An item's problem as that of the whole batch: its pointers lead into the batch."""
+    place = f"/commands/{position}"
+    errors = [
+        FieldError(pointer=f"{place}{fault['pointer']}", code=fault["code"], detail=fault["detail"])
+        for fault in problem.errors
+    ]
+    return Problem(
+        problem.code, f"{place}: {problem.detail}; nothing of the batch was stored", errors=errors,
+        headers=problem.headers,
+    )  # fmt: skip
+
+
+async def _submit_group(request: Request, commands: Sequence[NewCommand]) -> list[Accepted]:
+    """An atomic batch: stored whole, or not at all. Raises Problem."""
+    first = commands[0]
+    for position, command in enumerate(commands):
+        if (command.wallet, command.partition) != (first.wallet, first.partition):
+            detail = f"all commands of an atomic batch must be of one wallet; the first one is of {first.wallet}"
+            raise invalid(f"/commands/{position}", detail)
+    if len({command.idempotency_key for command in commands}) < len(commands):
+        raise invalid("/commands", "two commands of an atomic batch have the same idempotency_key")
+    accepted = await _submit(request, as_group(commands), atomic=True)
+    there = [answer for answer in accepted if answer is not None]
+    for position, (command, answer) in enumerate(zip(commands, accepted, strict=True)):
+        if answer is not None and (not answer.same_request or len(there) < len(commands)):
+            raise _in_batch(_key_reused(answer, command.idempotency_key, _ITEM_KEY), position)
+    return there
 
 
 def _failed(request: Request, problem: Problem) -> dict[str, Any]:
@@ -135,19 +171,47 @@ async def _batch_states(request: Request, accepted: Sequence[Accepted], wait_s: 
 
 
 def _batch_result(
-    request: Request, command: NewCommand, accepted: Accepted, states: dict[int, CommandState]
+    request: Request,
+    command: NewCommand,
+    accepted: Accepted,
+    refers_to: str | None,
+    states: dict[int, CommandState],
 ) -> dict[str, Any]:
     if not accepted.same_request:
         return _failed(request, _key_reused(accepted, command.idempotency_key, _ITEM_KEY))
     state = states.get(accepted.seq)
-    shown = pending(command, accepted) if state is None else represent(state)
+    shown = pending(command, accepted, refers_to) if state is None else represent(state)
     result: dict[str, Any] = {"status": _status(shown), "command": shown}
     if accepted.replayed:
         result["idempotent_replayed"] = True
     return result
 
 
-def _new_command(request: Request, principal: Principal, body: CommandRequest | CommandItem, key: str) -> NewCommand:
+async def _referred(
+    request: Request, principal: Principal, bodies: Sequence[CommandRequest | CommandItem]
+) -> dict[str, CommandState]:
+    """The tenant's commands that these requests name, by id."""
+    names: dict[str, tuple[int, int]] = {}
+    for body in bodies:
+        id_ = referred_id(body)
+        if id_ is not None and (name := parse_id(Kind.COMMAND, id_)) is not None:
+            names[id_] = name
+    if not names:
+        return {}
+    waiting: Waiting = request.app.state.waiting
+    states = await waiting.states({seq for seq, _ in names.values()})
+    return {
+        id_: state
+        for id_, (seq, at_ms) in names.items()
+        if (state := states.get(seq)) and state.tenant_id == principal.tenant_id and unix_ms(state.accepted_at) == at_ms
+    }
+
+
+def _new_command(
+    request: Request, principal: Principal, body: CommandRequest | CommandItem, key: str, referred: Referred
+) -> NewCommand:
+    if needs_admin(body):
+        principal.require(Scope.ADMIN)
     try:
         return new_command(
             body,
@@ -155,30 +219,41 @@ def _new_command(request: Request, principal: Principal, body: CommandRequest | 
             tenant_id=principal.tenant_id,
             client_id=principal.client_id,
             partitions=request.app.state.partitions,
+            referred=referred,
         )
     except InvalidField as field:
         raise invalid(field.pointer, field.detail) from field
 
 
-async def _submit(request: Request, commands: Sequence[NewCommand]) -> list[Accepted]:
+@overload
+async def _submit(request: Request, commands: Sequence[NewCommand]) -> list[Accepted]: ...
+@overload
+async def _submit(
+    request: Request, commands: Sequence[NewCommand], *, atomic: Literal[True]
+) -> list[Accepted | None]: ...
+async def _submit(
+    request: Request, commands: Sequence[NewCommand], *, atomic: bool = False
+) -> list[Accepted] | list[Accepted | None]:
+    """Raises Problem: 429, 503. Of an atomic batch that is there in part, None stands for what is not there."""
     intake: Intake = request.app.state.intake
     backlog: Backlog = request.app.state.backlog
     if backlog.full:
         raise Problem("backlogged", "send again when the backlog is worked off", headers={"Retry-After": "5"})
     try:
-        accepted = await intake.submit(commands)
+        accepted = await intake.submit(commands, atomic=atomic)
     except Overloaded as overloaded:
         raise Problem("overloaded", "nothing was stored; send again") from overloaded
     except Unavailable as gone:
         raise unavailable() from gone
     metrics: Metrics = request.app.state.metrics
-    fresh = sum(not answer.replayed for answer in accepted)
-    same = sum(answer.same_request for answer in accepted)
+    answers = [answer for answer in accepted if answer is not None]
+    fresh = sum(not answer.replayed for answer in answers)
+    same = sum(answer.same_request for answer in answers)
     metrics.accepted.inc(fresh)
     if same != fresh:
         metrics.replayed.inc(same - fresh)
-    if same != len(accepted):
-        metrics.mismatched.inc(len(accepted) - same)
+    if same != len(answers):
+        metrics.mismatched.inc(len(answers) - same)
     return accepted
 
 
@@ -229,51 +304,6 @@ async def _where_it_stands(waiting: Waiting, state: CommandState, wait_s: int) -
     shown = represent(state)
     headers = {"Retry-After": RETRY_AFTER_S} if state.status is None else {}
     return Response(_encode(shown), media_type="application/json", headers=headers)
-
-
-# --- what a command looks like -------------------------------------------------------------------------------------
-
-
-def pending(command: NewCommand, accepted: Accepted) -> dict[str, Any]:
-    """A command just accepted."""
-    return _shown(command, accepted.seq, accepted.accepted_at, "pending", None)
-
-
-def represent(state: CommandState) -> dict[str, Any]:
-    """A command with where it stands."""
-    if state.status is None:
-        return _shown(state, state.seq, state.accepted_at, "pending", None)
-    outcome: dict[str, Any] = {"code": state.code, "at": state.at}
-    if state.detail is not None:
-        outcome["detail"] = state.detail
-    applied = state.status == "applied"
-    outcome["transfers"] = [transfer_id(state.seq, cast(datetime, state.at))] if applied else []
-    outcome["accounts"] = msgspec.Raw(state.accounts.encode()) if state.accounts is not None else []
-    outcome["task"] = str(state.task_id) if state.task_id is not None else None
-    return _shown(state, state.seq, state.accepted_at, state.status, outcome)
-
-
-def _shown(
-    command: NewCommand | CommandState, seq: int, accepted_at: datetime, status: str, outcome: dict[str, Any] | None
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "id": command_id(seq, accepted_at),
-        "object": "command",
-        "type": command.type,
-        "status": status,
-        "wallet": command.wallet,
-        "asset": command.asset,
-        "amount": str(command.amount),
-        "reference": command.reference,
-        "metadata": msgspec.Raw(command.metadata.encode()) if command.metadata is not None else {},
-        "idempotency_key": command.idempotency_key,
-        "accepted_at": accepted_at,
-        "expires_at": command.expires_at,
-        "outcome": outcome,
-    }
-    if command.to_wallet is not None:
-        shown["to_wallet"] = command.to_wallet
-    return shown
 
 
 def _status(shown: dict[str, Any]) -> int:

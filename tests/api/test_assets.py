@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from ledger.commands import SYSTEM_WALLETS
 from tests.api.serving import code
 from tests.api.test_wallets import pages
 from tests.books import GOLD, PARTITIONS, Bank
@@ -42,7 +43,7 @@ def test_a_new_asset_has_an_account_in_every_system_wallet_and_partition(client:
            JOIN assets s ON s.id = a.asset_id WHERE s.tenant_id = %s AND s.code = 'points' GROUP BY 1 ORDER BY 1""",
         bank.tenant,
     )
-    assert found == [(wallet, PARTITIONS, True) for wallet in ("@bonus", "@revenue", "@treasury")]
+    assert found == [(wallet, PARTITIONS, True) for wallet in sorted(SYSTEM_WALLETS)]
 
 
 @pytest.mark.parametrize("how", ["action", "patch"])

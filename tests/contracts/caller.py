@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -29,6 +30,11 @@ def unique(name: str) -> str:
 def order(kind: str, wallet: str, amount: object, **more: object) -> dict[str, Any]:
     """A command's body."""
     return {"type": kind, "wallet": wallet, "asset": GOLD, "amount": amount, **more}
+
+
+def in_an_hour() -> str:
+    """A time ahead, as a request has it."""
+    return (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 
 
 class Caller:

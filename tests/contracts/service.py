@@ -18,6 +18,7 @@ from bursar.local import processes
 from bursar.local.places import any_free_port
 from ledger import db
 from ledger.audit import audit
+from ledger.commands import LEDGER_CLIENT
 from ledger.inbox import PARTITION_LOCKS
 from ledger.keys import Scope, create_key
 from ledger.tenants import DEFAULT_TENANT, create_tenant
@@ -104,8 +105,9 @@ class Service:
         return value
 
     def stored(self) -> int:
-        """Commands ever accepted, and how far their numbers have come is not asked: a refusal may cost a number."""
-        return self.one("SELECT count(*) FROM commands")
+        """Commands ever accepted from clients, and how far their numbers have come is not asked: a refusal may cost a
+        number."""
+        return self.one("SELECT count(*) FROM commands WHERE client_id <> %s", LEDGER_CLIENT)
 
     def settle(self) -> None:
         """Returns when nothing is pending."""

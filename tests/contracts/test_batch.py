@@ -190,15 +190,6 @@ def test_more_than_a_thousand_are_refused(game: Caller, rich: str) -> None:
     assert "1000" in answer.json()["detail"]
 
 
-def test_atomic_batches_are_refused_clearly(game: Caller, rich: str) -> None:
-    for items in ([item("spend", rich, "1")], [item("spend", rich, "1"), {}]):
-        with nothing_stored(game.service):
-            answer = game.batch(items, atomic=True)
-        assert refusal(answer) == "422 validation_failed /atomic"
-        assert "not offered" in answer.json()["detail"]
-    assert results(game, [item("spend", rich, "1")], atomic=False, prefer="wait=20")[0]["status"] == 200
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b'{"commands": [', b"commands", b'{"commands": [{}]}}', b"\xff"])
 def test_what_is_not_json(game: Caller, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}

@@ -16,7 +16,7 @@ from api.problems import KINDS
 from api.requests import BATCH_MAX, BatchRequest
 from ledger.errors import Code
 from ledger.money import AMOUNT_MAX
-from tests.contracts.caller import Caller, unique
+from tests.contracts.caller import Caller, in_an_hour, unique
 from tests.contracts.service import Service
 
 
@@ -99,6 +99,12 @@ BODY: dict[str, Any] = {"type": "spend", "wallet": "w", "asset": "gold", "amount
         {"metadata": {"a": [1, {"b": None}]}},
         {"expires_at": "2099-11-21T12:00:05.25+02:00"},
         {"type": "transfer", "to_wallet": "v"},
+        {"precondition": {"version": 0, "available_gte": "0"}},
+        {"credits_order": "oldest_first"},
+        {"type": "top_up", "credits_expire_at": "2099-11-21T12:00:05Z", "priority": 0, "source": "promotional"},
+        {"type": "hold", "hold_expires_at": "2026-11-21T12:00:05Z"},
+        {"type": "exchange", "to_asset": "gems", "rate": "2.50", "rounding": "half_even"},
+        {"type": "adjust", "amount": f"-{AMOUNT_MAX}", "reason": "a mistake"},
     ],
 )
 def test_what_the_document_allows_is_accepted(game: Caller, document: dict[str, Any], change: dict[str, Any]) -> None:
@@ -128,8 +134,22 @@ def test_what_the_document_allows_is_accepted(game: Caller, document: dict[str, 
         {"expires_at": "2099-11-21"},
         {"metadata": []},
         {"to_wallet": "v"},
+        {"type": "conjure"},
         {"type": "hold"},
+        {"type": "hold", "hold_expires_at": "soon"},
         {"type": "transfer"},
+        {"credits_order": "newest_first"},
+        {"priority": 5},
+        {"type": "top_up", "priority": 101},
+        {"type": "top_up", "source": "stolen"},
+        {"type": "exchange", "to_asset": "gems", "rate": "1e3"},
+        {"type": "exchange", "to_asset": "gems", "rate": 2},
+        {"type": "adjust", "amount": "0", "reason": "none"},
+        {"type": "adjust", "amount": -1},
+        {"precondition": {}},
+        {"precondition": {"version": -1}},
+        {"precondition": {"version": 1, "colour": "red"}},
+        {"precondition": {"available_gte": "-1"}},
         {"idempotency_key": "k"},
     ],
 )
@@ -166,14 +186,33 @@ def examples(document: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_the_examples_work_as_they_stand(game: Caller, document: dict[str, Any]) -> None:
-    game.http.post("/v1/assets", json={"code": "gold_coins", "name": "Gold coins"})
+    for code in ("gold_coins", "diamonds", "points"):
+        game.http.post("/v1/assets", json={"code": code, "name": code})
     single = examples(document, "/v1/commands")
-    assert list(single) == ["top_up", "bonus", "spend", "transfer"]
-    for body in single.values():
+    assert list(single) == ["top_up", "bonus", "spend", "transfer", "hold", "exchange", "adjust", *REFERRING]
+    for name, body in single.items():
         assert accepts(document, COMMAND, body)
-        assert game.post(body, prefer="wait=20").json()["status"] == "applied"
+        if name not in REFERRING:
+            outcome = game.post(body, prefer="wait=20").json()
+            assert outcome["outcome"]["code"] == ("expired" if name == "hold" else "applied")  # its time has passed
+    game.post({**single["top_up"], "asset": "diamonds"})
     for body in examples(document, "/v1/commands/batch").values():
         assert accepts(document, {"$ref": "#/components/schemas/BatchRequest"}, body)
         msgspec.convert(body, BatchRequest)
         results = game.http.post("/v1/commands/batch", json=body, headers={"Prefer": "wait=20"}).json()["results"]
         assert {result["command"]["status"] for result in results} == {"applied"}
+
+
+REFERRING = ("capture", "release", "reverse")
+
+
+def test_the_examples_that_name_a_command_work_with_one(game: Caller, document: dict[str, Any]) -> None:
+    game.http.post("/v1/assets", json={"code": "gold_coins", "name": "Gold coins"})
+    single = examples(document, "/v1/commands")
+    credit = game.post(single["top_up"], prefer="wait=20").json()
+    hold = {**single["hold"], "hold_expires_at": in_an_hour()}
+    for name in ("capture", "release"):
+        placed = game.post(hold, prefer="wait=20").json()
+        assert game.post({**single[name], "hold": placed["id"]}, prefer="wait=20").json()["status"] == "applied"
+    reversed_ = game.post({**single["reverse"], "command": credit["id"]}, prefer="wait=20").json()
+    assert reversed_["outcome"]["moved"] == [{"asset": "gold_coins", "amount": "5"}]

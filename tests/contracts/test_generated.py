@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contracts import generated
-from tests.contracts.caller import Caller
+from tests.contracts.caller import Caller, in_an_hour
 from tests.servers import ROOT
 
 # Values at the edges of what is lawful, beside anything at all. Lone surrogates travel as escapes.
@@ -29,13 +29,20 @@ scalars = st.one_of(
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner))
 lawful: dict[str, st.SearchStrategy[Any]] = {
-    "type": st.sampled_from(["top_up", "bonus", "spend", "transfer"]),
+    "type": st.sampled_from(["top_up", "bonus", "spend", "transfer", "hold", "exchange", "adjust"]),
     "wallet": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,20}\Z"),
     "to_wallet": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,20}\Z"),
     "asset": st.just("gold"),
     "amount": st.integers(1, 1_000) | st.integers(1, 1_000).map(str),
 }
-optional = dict.fromkeys(("reference", "metadata", "expires_at", "hold"), values)
+optional = dict.fromkeys(
+    ("reference", "metadata", "expires_at", "hold", "precondition", "rate", "hold_expires_at", "reason"), values
+)
+optional |= {
+    "rate": st.just("2") | values,
+    "hold_expires_at": st.just("2026-11-21T12:00:05Z") | values,
+    "reason": st.just("a mistake") | values,
+}
 commands = st.fixed_dictionaries({name: lawful[name] | values for name in lawful}, optional=optional)
 nearly = st.fixed_dictionaries(lawful, optional=optional)
 
@@ -83,6 +90,10 @@ def test_schemathesis_finds_nothing(new_caller: Callable[..., Caller], tmp_path:
     """Zero findings; schemathesis.toml says which checks do not apply, and why. The other routes: tests/api."""
     tester = new_caller("schemathesis")
     tester.http.post("/v1/assets", json={"code": generated.ASSET, "name": "Generated"})
+    wallet = tester.new_wallet(1_000_000)
+    credit = tester.do("top_up", wallet, "1000000")
+    hold = tester.do("hold", wallet, "1000000", hold_expires_at=in_an_hour())
+    names = {"BURSAR_WALLET": wallet, "BURSAR_COMMAND": credit["id"], "BURSAR_HOLD": hold["id"]}
     run = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
@@ -90,7 +101,7 @@ def test_schemathesis_finds_nothing(new_caller: Callable[..., Caller], tmp_path:
             *("run", f"{tester.service.url}/openapi.json", "--include-path-regex", "^/v1/commands"),
             *("--max-examples", "12", "--no-color"),
         ],
-        env=os.environ | {"BURSAR_API_KEY": tester.api_key, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"BURSAR_API_KEY": tester.api_key, "PYTHONPATH": str(ROOT)} | names,
         cwd=tmp_path,  # where it leaves its notes
         capture_output=True,
         text=True,

@@ -111,7 +111,19 @@ ASSETS = [
     "7",
     "{}",
 ]
-TYPES = ['"Spend"', '"spend "', '""', '"hold"', '"adjust"', "null", "1", "[]", "{}", '"spend\\n"']
+TYPES = [
+    '"Spend"',
+    '"spend "',
+    '""',
+    '"conjure"',
+    '"expire_hold"',
+    '"tombstone"',
+    "null",
+    "1",
+    "[]",
+    "{}",
+    '"spend\\n"',
+]
 REFERENCES = [
     '""',
     r'"a\nb"',

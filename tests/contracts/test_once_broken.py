@@ -16,8 +16,9 @@ from tests.contracts.service import Service
 JSON = ("Content-Type", "application/json")
 NOW = datetime.now(UTC)
 APPLIED = CommandState(
-    1, 1, 1, "spend", "w", None, "gold", 1, None, None, "k", NOW, None, "applied", "applied", None, "[]", NOW, None
-)
+    1, 1, 1, "spend", "w", None, "gold", 1, None, None, "k", NOW, None, "applied", "applied", None, "[]", NOW, None, 0,
+    None, None, None, None,
+)  # fmt: skip
 
 
 def test_a_waiter_is_never_forgotten_for_one_that_came_before_it() -> None:

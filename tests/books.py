@@ -5,7 +5,11 @@
     assert bank.available("alice") == 70
     bank.assert_books_balance()
 
-`top_up`, `spend` … accept one command and drain it. `order` and `accept` stop before the drain; `drain` does the rest.
+`top_up`, `spend`, `hold` … accept one command and drain it. `order` and `accept` stop before the drain; `drain` does
+the rest. Options of ledger.commands.Options and fields of NewCommand are said by name:
+
+    hold = bank.hold("alice", 40, hold_expires_at=bank.in_seconds(60), credits_order="oldest_first")
+    bank.capture(hold, 25, final=False)
 """
 
 import asyncio
@@ -20,15 +24,18 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ledger import db, drain, inbox, registers
-from ledger.commands import Command
+from ledger import db, drain, expiry, inbox, registers
+from ledger.commands import Command, Options, write_options
 from ledger.errors import BooksMoved
 from ledger.inbox import Accepted, Claim, NewCommand, Nothing
 from ledger.partitions import partition_of
+from tests.invariants import INVARIANTS, PAID_IN_ORDER
 
 PARTITIONS = 8
 ALL = tuple(range(PARTITIONS))
 GOLD = "gold"
+
+OPTIONS = frozenset(Options.__struct_fields__)
 
 Answer = TypeVar("Answer")
 _numbers = count(1)
@@ -43,6 +50,20 @@ class Outcome:
     accounts: list[dict[str, Any]] | None
     at: datetime
     task_id: UUID | None
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Lot:
+    """`remaining` of it, of which `held`."""
+
+    seq: int
+    n: int
+    source: str
+    priority: int
+    expires_at: datetime | None
+    remaining: int
+    held: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,10 @@ class Bank:
         self._loop.close()
         self.drains.close()
         self.sql.close()
+
+    def forget(self) -> None:
+        """Nothing in this database is pending, nor will it be due."""
+        self.sql.execute("DELETE FROM pending; DELETE FROM holds; DELETE FROM lots")
 
     # --- asking and telling PostgreSQL ---------------------------------------------------------------------------
 
@@ -123,8 +148,9 @@ class Bank:
 
     # --- giving commands -----------------------------------------------------------------------------------------
 
-    def new(self, kind: str, wallet: str, amount: int, /, **more: Any) -> NewCommand:
-        """A command that nobody has sent yet. `more`: fields of NewCommand, or `key`."""
+    def new(self, kind: str, wallet: str, amount: int | None, /, **more: Any) -> NewCommand:
+        """A command that nobody has sent yet. `more`: fields of NewCommand, members of Options, or `key`."""
+        options = {name: more.pop(name) for name in OPTIONS & more.keys()}
         fields: dict[str, Any] = {
             "tenant_id": self.tenant,
             "client_id": self.client,
@@ -139,8 +165,21 @@ class Bank:
             "reference": None,
             "metadata": None,
             "expires_at": None,
+            "options": write_options(Options(**options)),
         }
         return NewCommand(**(fields | more))
+
+    def new_about(self, kind: str, seq: "int | Outcome", amount: int | None = None, /, **more: Any) -> NewCommand:
+        """A command about another one, a hold or one to reverse: of its wallet, asset and partition, as the api has it.
+
+        `amount` None: all that is left.
+        """
+        ref_seq = seq if isinstance(seq, int) else seq.seq
+        ((wallet, asset, partition),) = self.rows(
+            "SELECT wallet, asset, partition FROM commands WHERE seq = %s", ref_seq
+        )
+        where = {"asset": asset, "partition": partition, "ref_seq": ref_seq}
+        return self.new(kind, wallet, amount, **(where | more))
 
     def accept(self, batch: Sequence[NewCommand]) -> list[Accepted]:
         return self._loop.run(inbox.accept(self._intake, batch))
@@ -148,6 +187,16 @@ class Bank:
     def order(self, kind: str, wallet: str, amount: int, /, **more: Any) -> int:
         """Accept one command and leave it pending; its seq."""
         return self.accept([self.new(kind, wallet, amount, **more)])[0].seq
+
+    def accept_group(self, batch: Sequence[NewCommand]) -> list[Accepted | None]:
+        """Accept commands as an atomic group; it stays pending."""
+        return self._loop.run(inbox.accept_group(self._intake, batch))
+
+    def group(self, batch: Sequence[NewCommand]) -> "list[Outcome]":
+        """Accept commands as an atomic group and drain it."""
+        answers = self.accept_group(batch)
+        self.drain()
+        return [self.outcome(answer.seq) for answer in answers if answer]
 
     def conjure(self, wallet: str) -> int:
         """A poison command, which no client can have sent: a type that nobody knows, put in by hand."""
@@ -165,10 +214,46 @@ class Bank:
     def transfer(self, wallet: str, to_wallet: str, amount: int, /, **more: Any) -> Outcome:
         return self._now("transfer", wallet, amount, to_wallet=to_wallet, **more)
 
-    def _now(self, kind: str, wallet: str, amount: int, **more: Any) -> Outcome:
-        seq = self.order(kind, wallet, amount, **more)
+    def hold(self, wallet: str, amount: int, /, **more: Any) -> Outcome:
+        """For an hour, unless `hold_expires_at` says another end."""
+        return self._now("hold", wallet, amount, **({"hold_expires_at": self.in_seconds(3600)} | more))
+
+    def capture(self, hold: "int | Outcome", amount: int | None = None, /, **more: Any) -> Outcome:
+        return self._now_about("capture", hold, amount, **more)
+
+    def release(self, hold: "int | Outcome", /, **more: Any) -> Outcome:
+        return self._now_about("release", hold, None, **more)
+
+    def exchange(self, wallet: str, amount: int, to_asset: str, to_amount: int, /, **more: Any) -> Outcome:
+        return self._now("exchange", wallet, amount, to_asset=to_asset, to_amount=to_amount, **more)
+
+    def reverse(self, command: "int | Outcome", amount: int | None = None, /, **more: Any) -> Outcome:
+        return self._now_about("reverse", command, amount, **more)
+
+    def adjust(self, wallet: str, amount: int, /, **more: Any) -> Outcome:
+        """`amount` below zero: down."""
+        return self._now("adjust", wallet, amount, **({"reason": "counted wrong"} | more))
+
+    def expire_due(self) -> list[int]:
+        """Let the ledger expire whatever is past its time; the seqs that the drain gave an outcome."""
+        self.enqueue_due()
+        return self.drain()
+
+    def enqueue_due(self) -> set[int]:
+        """As a look-out does: commands for whatever is past its time, pending, committed; their partitions."""
+        with self.drains.transaction():
+            return expiry.enqueue_due(self.drains)
+
+    def _now(self, kind: str, wallet: str, amount: int | None, **more: Any) -> Outcome:
+        return self._drained(self.new(kind, wallet, amount, **more))
+
+    def _now_about(self, kind: str, about: "int | Outcome", amount: int | None, **more: Any) -> Outcome:
+        return self._drained(self.new_about(kind, about, amount, **more))
+
+    def _drained(self, command: NewCommand) -> Outcome:
+        (answer,) = self.accept([command])
         self.drain()
-        return self.outcome(seq)
+        return self.outcome(answer.seq)
 
     # --- draining ------------------------------------------------------------------------------------------------
 
@@ -200,7 +285,7 @@ class Bank:
 
     def outcome(self, seq: int) -> Outcome:
         """Its outcome; fails where it has none, or two."""
-        query = "SELECT seq, status, code, detail, accounts, at, task_id FROM outcomes WHERE seq = %s"
+        query = "SELECT seq, status, code, detail, accounts, at, task_id, result FROM outcomes WHERE seq = %s"
         (row,) = self.rows(query, seq)
         return Outcome(*row)
 
@@ -208,8 +293,11 @@ class Bank:
         return [self.outcome(seq).code for seq in seqs]
 
     def pending(self) -> list[int]:
-        """The seqs of this tenant's pending commands, in order."""
-        query = "SELECT p.seq FROM pending p JOIN commands c USING (seq) WHERE c.tenant_id = %s ORDER BY 1"
+        """The seqs of this tenant's pending commands, those of groups among them, in order."""
+        query = """
+            SELECT c.seq FROM commands c JOIN pending p ON p.seq = COALESCE(c.group_seq, c.seq)
+            WHERE c.tenant_id = %s ORDER BY 1
+        """
         return [seq for (seq,) in self.rows(query, self.tenant)]
 
     def attempts(self, seq: int) -> int:
@@ -243,6 +331,22 @@ class Bank:
             WHERE w.tenant_id = %s AND w.code = %s AND s.code = %s AND a.shard = %s ORDER BY e.version
         """
         return [Entry(*row) for row in self.rows(query, self.tenant, wallet, asset, shard)]
+
+    def lots(self, wallet: str, asset: str = GOLD) -> list[Lot]:
+        """Those that are not used up, the oldest first."""
+        query = """
+            SELECT l.seq, l.n, l.source, l.priority, l.expires_at, l.remaining, l.held FROM lots l
+            JOIN accounts a ON a.id = l.account_id
+            JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
+            WHERE w.tenant_id = %s AND w.code = %s AND s.code = %s AND l.remaining > 0 ORDER BY 1, 2
+        """
+        return [Lot(*row) for row in self.rows(query, self.tenant, wallet, asset)]
+
+    def hold_status(self, hold: "int | Outcome") -> tuple[str, int, int]:
+        """status, remaining, captured."""
+        seq = hold if isinstance(hold, int) else hold.seq
+        (row,) = self.rows("SELECT status, remaining, captured FROM holds WHERE seq = %s", seq)
+        return row
 
     def in_seconds(self, seconds: float) -> datetime:
         """A time on the database's clock."""
@@ -304,60 +408,12 @@ class Drain:
         self.connection.rollback()
 
 
-PAID_IN_ORDER = "what a wallet was told to pay, it paid in acceptance order"
-INVARIANTS: dict[str, LiteralString] = {
-    "a transfer sums to zero per asset": """
-        SELECT e.seq, e.asset_id, sum(e.amount) FROM entries e JOIN commands c USING (seq)
-        WHERE c.tenant_id = %s GROUP BY 1, 2 HAVING sum(e.amount) <> 0
-    """,
-    "an account is the sum of its entries, its versions count them, its last balance stands in the last one": """
-        SELECT w.code, a.posted, a.version, e.total, e.n, e.last_version, e.last_balance
-        FROM accounts a JOIN wallets w ON w.id = a.wallet_id
-        CROSS JOIN LATERAL (
-            SELECT COALESCE(sum(amount), 0) AS total, count(*) AS n, COALESCE(max(version), 0) AS last_version,
-                   COALESCE((array_agg(balance_after ORDER BY version DESC))[1], 0) AS last_balance
-            FROM entries WHERE account_id = a.id
-        ) e
-        WHERE w.tenant_id = %s AND (a.posted, a.posted, a.version, a.version)
-            IS DISTINCT FROM (e.total::bigint, e.last_balance, e.n, e.last_version)
-    """,
-    "each entry's balance is the one before plus its amount, and none of a player's is below zero": """
-        SELECT * FROM (
-            SELECT w.code, e.version, e.balance_after, a.allow_negative,
-                   sum(e.amount) OVER (PARTITION BY e.account_id ORDER BY e.version) AS expected
-            FROM entries e JOIN accounts a ON a.id = e.account_id JOIN wallets w ON w.id = a.wallet_id
-            WHERE w.tenant_id = %s
-        ) e WHERE balance_after <> expected OR (balance_after < 0 AND NOT allow_negative)
-    """,
-    "a command is pending or has its outcome, never both, never neither": """
-        SELECT c.seq, p.seq, o.seq FROM commands c LEFT JOIN pending p USING (seq) LEFT JOIN outcomes o USING (seq)
-        WHERE c.tenant_id = %s AND (p.seq IS NULL) = (o.seq IS NULL)
-    """,
-    "an applied command has its transfer with two entries of its amount, any other has none": """
-        SELECT c.seq, o.status, t.seq, e.amounts FROM commands c LEFT JOIN outcomes o USING (seq)
-        LEFT JOIN transfers t USING (seq)
-        CROSS JOIN LATERAL (SELECT array_agg(amount ORDER BY amount) AS amounts FROM entries WHERE seq = c.seq) e
-        WHERE c.tenant_id = %s AND ((t.seq IS NOT NULL), e.amounts) IS DISTINCT FROM CASE o.status
-            WHEN 'applied' THEN (true, ARRAY[-c.amount, c.amount]) ELSE (false, NULL::bigint[]) END
-    """,
-    PAID_IN_ORDER: """
-        SELECT * FROM (
-            SELECT w.code, e.seq, lag(e.seq) OVER (PARTITION BY e.account_id ORDER BY e.version) AS before
-            FROM entries e JOIN commands c USING (seq)
-            JOIN wallets w ON w.tenant_id = c.tenant_id AND w.code = c.wallet
-            JOIN accounts a ON a.id = e.account_id AND a.wallet_id = w.id
-            WHERE c.tenant_id = %s
-        ) e WHERE seq < before
-    """,
-}
-
-
 @pytest.fixture
 def bank(module_database_url: str) -> Generator[Bank]:
-    """A tenant of its own in the module's database. What a test leaves pending is not the next one's."""
+    """A tenant of its own in the module's database. What a test leaves pending or due is not the next one's."""
     opened = Bank(module_database_url)
     yield opened
-    opened.sql.execute("DELETE FROM pending")
+    opened.forget()
     opened.close()
 
 

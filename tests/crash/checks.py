@@ -7,11 +7,11 @@ from itertools import count
 from ledger import db
 from ledger.audit import audit
 from ledger.ids import command_id
-from tests.books import INVARIANTS
 from tests.crash.load import Load
 from tests.crash.model import ASSET, Command
 from tests.crash.service import PARTITIONS, Service, Tenant, wait_for
 from tests.crash.wire import Connection
+from tests.invariants import INVARIANTS
 
 QUIET_S = 30.0
 REPLAY_BATCH = 500

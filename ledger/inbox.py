@@ -301,7 +301,7 @@ def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max
         if not any(locked for *_, locked in claimed):
             return Nothing.BUSY
         queued = [(seq, size) for _, seq, size, _ in claimed if seq is not None]
-        commands = _load(cursor, queued) if queued else []
+        commands = load(cursor, queued) if queued else []
     return Claim(claimed[0][0], commands)
 
 
@@ -315,7 +315,7 @@ def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) ->
         if not taken:
             return None
         ((now,),) = cursor.execute("SELECT clock_timestamp()").fetchall()
-        return Claim(now, _load(cursor, taken))
+        return Claim(now, load(cursor, taken))
 
 
 def units(commands: Sequence[Command]) -> list[list[Command]]:
@@ -326,8 +326,8 @@ def units(commands: Sequence[Command]) -> list[list[Command]]:
     return list(found.values())
 
 
-def _load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list[Command]:
-    """The commands behind these rows of the queue (seq, size), in acceptance order."""
+def load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list[Command]:
+    """The commands behind these rows of the queue (seq, size), in acceptance order. The cursor is a binary one."""
     seqs = [seq for seq, _ in queued]
     groups = [seq for seq, size in queued if size > 1]
     if groups:
@@ -341,6 +341,13 @@ def _load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> lis
     return commands
 
 
+def unstored(command: NewCommand, seq: int, group_seq: int | None) -> Command:
+    """A command that is in no inbox, as a drain would load it."""
+    who = (seq, command.tenant_id, command.partition, command.wallet, command.asset, command.amount or 0)
+    more = (command.expires_at, command.to_wallet, command.ref_seq or 0, group_seq)
+    return _command((None, command.type, command.options, *who, *more))
+
+
 def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
     """Note that this command broke a drain; how many it has broken by now. 0: it is no longer pending."""
     row = connection.execute(_COUNT_ATTEMPT, (seq,)).fetchone()
@@ -348,6 +355,7 @@ def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
 
 
 def _command(row: tuple[Any, ...]) -> Command:
+    """From the columns of _COMMAND_COLUMNS."""
     order: tuple[Any, ...] = row[3:]  # the fields of Order, in its order, up to its options
     if row[2] is not None:
         order = (*order, read_options(row[2]))

@@ -13,6 +13,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from ledger import columns
+
 LOCK_TIMEOUT_MS = 5_000  # a drain commits within a second; five are a fault elsewhere
 STATEMENT_TIMEOUT_MS = 10_000  # no statement of ours takes a second; the client's own timeout is near
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000  # a process that froze in a transaction gives up its locks
@@ -49,13 +51,17 @@ def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict
 
 def connect(url: str, *, application: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> psycopg.Connection:
     """A connection for a drain. Statements are prepared at first use: a drain repeats the same few."""
-    return psycopg.connect(url, prepare_threshold=0, **_limits(application, statement_timeout_ms, _BY_KEY))
+    connection = psycopg.connect(url, prepare_threshold=0, **_limits(application, statement_timeout_ms, _BY_KEY))
+    columns.register(connection)
+    return connection
 
 
 async def connect_async(url: str, *, application: str) -> psycopg.AsyncConnection:
     """A connection for the intake. Autocommit: accepting is one statement, which is its own transaction."""
     limits = _limits(application, STATEMENT_TIMEOUT_MS, _BY_KEY)
-    return await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0, **limits)
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0, **limits)
+    columns.register(connection)
+    return connection
 
 
 def async_engine(url: str, *, application: str) -> AsyncEngine:

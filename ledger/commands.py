@@ -81,6 +81,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     to_wallet: str | None = None
     ref_seq: int = 0  # the hold to capture or release, the command to reverse, the command that made a lot
     group_seq: int | None = None
+    request_hash: bytes = b""
     options: Options = NO_OPTIONS
 
 

@@ -246,7 +246,7 @@ class Nothing(Enum):
 
 _COMMAND_COLUMNS: LiteralString = (
     "clock_timestamp(), c.type, c.options::text, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, "
-    "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq"
+    "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq, c.request_hash"
 )
 _CLAIM: LiteralString = """
 SELECT clock_timestamp(), seq, size, locked FROM claim_pending(%b::smallint[], %b::int, %b::int)

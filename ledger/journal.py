@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from ledger import supply
+from ledger import chain, supply
 from ledger.books import open_accounts
 from ledger.commands import Command
 from ledger.decisions import (
@@ -39,15 +39,25 @@ from ledger.lots import Lot, Piece
 from ledger.references import hold_row
 
 _TRANSFERS: LiteralString = """
-INSERT INTO transfers (seq, tenant_id, partition, at)
-SELECT seq, tenant_id, partition, %b
-FROM unnest(%b::bigint[], %b::int[], %b::smallint[]) AS t (seq, tenant_id, partition)
+INSERT INTO transfers (seq, tenant_id, partition, position, hash, at)
+SELECT seq, tenant_id, partition, position, hash, %b
+FROM unnest(%b::bigint[], %b::int[], %b::smallint[], %b::bigint[], %b::bytea[])
+AS t (seq, tenant_id, partition, position, hash)
 """
 _ENTRIES: LiteralString = """
 INSERT INTO entries (account_id, version, seq, asset_id, amount, balance_after, held_after, at)
 SELECT account_id, version, seq, asset_id, amount, balance_after, held_after, %b
 FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %b::bigint[], %b::bigint[], %b::bigint[])
 AS e (account_id, version, seq, asset_id, amount, balance_after, held_after)
+"""
+# The last locks of a drain, in the order of the partitions. A second worker on a partition waits here, and goes on from
+# where the first one ended.
+_HEADS: LiteralString = """
+SELECT partition, position, hash FROM chain_heads WHERE partition = ANY(%b::smallint[]) ORDER BY partition FOR UPDATE
+"""
+_MOVE_HEADS: LiteralString = """
+UPDATE chain_heads h SET position = n.position, hash = n.hash
+FROM unnest(%b::smallint[], %b::bigint[], %b::bytea[]) AS n (partition, position, hash) WHERE h.partition = n.partition
 """
 _BALANCES: LiteralString = """
 UPDATE accounts a
@@ -104,7 +114,7 @@ class Journal:
         self._books = books
         # seq, status, code, detail; what it left of accounts, and what else it came to, as JSON
         self.outcomes: list[tuple[int, str, str, str | None, str | None, str | None]] = []
-        self._transfers: list[tuple[int, int, int]] = []  # seq, tenant_id, partition
+        self._transfers: list[chain.Written] = []
         self._entries: list[tuple[Account, int, int, int, int, int]] = []  # …, version, seq, amount, posted, held
         self._changed: dict[int, Account] = {}  # by identity: an account that is being opened has no id yet
         self._holds: dict[int, HoldState] = {}
@@ -117,7 +127,7 @@ class Journal:
         match decision:
             case Applied():
                 seq = command.seq
-                self._transfers.append((seq, command.tenant_id, command.partition))
+                self._transfers.append((seq, command.tenant_id, command.partition, command.request_hash))
                 for posting in decision.postings:
                     self._post(seq, posting)
                 result = None
@@ -207,8 +217,8 @@ class Journal:
         open_accounts(connection, (account for account in self._changed.values() if account.id == 0))
         with connection.pipeline(), connection.cursor() as balances, connection.cursor() as reversals:
             if self._transfers:
-                connection.execute(_TRANSFERS, (at, *_columns(self._transfers)))
-                entries = [
+                heads = _lock_heads(connection, {partition for _, _, partition, _ in self._transfers})
+                entries: list[chain.Line] = [
                     (account.id, version, seq, account.asset_id, amount, posted, held)
                     for account, version, seq, amount, posted, held in self._entries
                 ]
@@ -218,6 +228,10 @@ class Journal:
                     for account in self._changed.values()
                 ]
                 balances.execute(_BALANCES, (at, *_columns(changed)))
+                links = chain.link(heads, self._transfers, entries, at)
+                connection.execute(_TRANSFERS, (at, *_columns(links)))
+                ends = [(partition, head.position, head.hash) for partition, head in heads.items()]
+                connection.execute(_MOVE_HEADS, _columns(ends))
             connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes)))
             if self._holds:
                 holds = [hold_row(hold, self._books.accounts[hold.account], at) for hold in self._holds.values()]
@@ -235,6 +249,16 @@ class Journal:
         if reversals.rowcount != len(self._reversals) and self._reversals:
             raise BrokenInvariant(f"{len(self._reversals)} reversals, {reversals.rowcount} were written")
         return [outcome[0] for outcome in self.outcomes]
+
+
+def _lock_heads(connection: psycopg.Connection[Any], partitions: set[int]) -> dict[int, chain.Head]:
+    """Where the chains of these partitions end; nobody else adds to them until the transaction ends."""
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(_HEADS, (list(partitions),))
+        heads = {partition: chain.Head(position, hash_) for partition, position, hash_ in rows}
+    if len(heads) != len(partitions):
+        raise BrokenInvariant(f"of the chains of partitions {sorted(partitions)} only {sorted(heads)} have a head")
+    return heads
 
 
 def quarantine(

@@ -15,7 +15,7 @@ from ledger.commands import BONUS, DEBIT_TYPES, REVENUE, TREASURY
 from ledger.registers import Asset
 
 # The migration that this version of the code needs. A newer schema serves it too: migrations go before the code.
-SCHEMA = "0010"
+SCHEMA = "0011"
 
 
 # --- wallets -------------------------------------------------------------------------------------------------------

@@ -192,6 +192,15 @@ reversals = Table(
     CheckConstraint("reversed > 0", name="reversed"),
 )
 
+chain_heads = Table(  # where each partition's hash chain ends; one drain's lock on it keeps the chain from forking
+    "chain_heads",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False, server_default=text("0")),
+    Column("hash", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")),
+    Column("began_at", _timestamp, nullable=False),  # no transfer of a later time is without a link
+)
+
 # --- what was asked, and what came of it -------------------------------------------------------------------------
 
 commands = Table(
@@ -249,6 +258,9 @@ transfers = Table(  # one per applied command, under the command's own seq
     Column("tenant_id", Integer, nullable=False),
     Column("partition", SmallInteger, nullable=False),
     Column("at", _timestamp, nullable=False),
+    Column("position", BigInteger),  # in the hash chain of its partition, gapless from 1; NULL: from before the chain
+    Column("hash", LargeBinary),  # ledger.chain
+    Index("ix_transfers_position", "partition", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
 )
 
 entries = Table(

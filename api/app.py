@@ -15,7 +15,7 @@ from api.edge import Edge
 from api.intake import Intake
 from api.metrics import Metrics
 from api.openapi import document
-from api.routes import assets, commands, health, supply, transfers, wallets
+from api.routes import assets, changes, commands, health, supply, transfers, wallet_life, wallets
 from api.waiting import Waiting
 from ledger import db, inbox
 from runtime.celery_app import make_celery
@@ -53,9 +53,11 @@ def create_app() -> Api:
         routes=[
             *commands.routes,
             *wallets.router.routes,
+            *wallet_life.router.routes,
             *transfers.router.routes,
             *assets.router.routes,
             *supply.router.routes,
+            *changes.router.routes,
             *health.router.routes,
             *docs.routes,
         ],
@@ -63,7 +65,15 @@ def create_app() -> Api:
     app.state.metrics = Metrics()
     app.edge = Edge(super(Api, app).__call__, hot=commands.hot)
     problems.install(app)
-    document(app, bodies=(wallets.PutWallet, assets.NewAsset, assets.PatchAsset), fragments=(command_docs.FRAGMENT,))
+    bodies = (
+        wallets.PutWallet,
+        wallet_life.FreezeWallet,
+        wallet_life.PutLimits,
+        assets.NewAsset,
+        assets.PatchAsset,
+        changes.Reason,
+    )
+    document(app, bodies=bodies, fragments=(command_docs.FRAGMENT,))
     return app
 
 

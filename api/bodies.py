@@ -30,6 +30,11 @@ async def read(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
     return decode(await request.body(), decoder)
 
 
+async def read_optional(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """The same where a body may be absent, of whatever media type: then all members are."""
+    return await read(request, decoder) if await request.body() else decoder.decode(b"{}")
+
+
 def _is_json(content_type: str) -> bool:
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     return media_type == "application/json" and all(

@@ -24,6 +24,7 @@ T = TypeVar("T")
 # What a cursor may hold. Clients are told not to look inside or to make their own; some will.
 _name_decoder = msgspec.msgpack.Decoder(Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=NAME_MAX)])
 _Bigint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_number_decoder = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)])
 _position_decoder = msgspec.msgpack.Decoder(dict[_Bigint, _Bigint])
 
 
@@ -54,6 +55,11 @@ class Page(BaseModel):
     def after_name(self) -> str:
         """The last name of the page before; empty for the first page. Raises Problem, 400 invalid_cursor."""
         return self._decoded(_name_decoder) or ""
+
+    @property
+    def after_number(self) -> int | None:
+        """The number of the last row seen; None for the first page. Raises Problem, 400 invalid_cursor."""
+        return self._decoded(_number_decoder)
 
     @property
     def after_position(self) -> dict[int, int] | None:

@@ -37,10 +37,10 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def request_body(kind: type[msgspec.Struct]) -> dict[str, Any]:
+def request_body(kind: type[msgspec.Struct], *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads this struct. Name the struct to `document`, too."""
     schema = {"$ref": _COMPONENT.format(name=kind.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def components(*kinds: Any) -> dict[str, Any]:

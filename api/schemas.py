@@ -35,11 +35,57 @@ class Account(Shown):
 class Wallet(Shown):
     id: WalletId
     object: Literal["wallet"]
-    status: Literal["active", "frozen", "closed"]
+    status: Literal["active", "debits_frozen", "frozen", "closed"]
     name: str | None
     metadata: Metadata
     created_at: datetime
     accounts: list[Account]
+
+
+class Velocity(Shown):
+    window_s: int
+    max_amount: Amount | None = None
+    max_count: int | None = None
+
+
+class Limits(Shown):
+    """Only the members that limit stand here."""
+
+    max_amount: Annotated[Amount | None, Field(description="Of one command.")] = None
+    max_balance: Annotated[Amount | None, Field(description="Of a wallet, after a credit.")] = None
+    velocity: Annotated[Velocity | None, Field(description="Of the debits in a window that slides.")] = None
+    max_supply: Annotated[Amount | None, Field(description="Of all that is in wallets.")] = None
+
+
+class WalletLimits(Shown):
+    """Of one wallet in one asset."""
+
+    object: Literal["limits"]
+    wallet: WalletId
+    asset: AssetCode
+    own: Limits | None
+    in_force: Annotated[Limits | None, Field(description="Its own, member by member, before the asset's.")]
+
+
+class Change(Shown):
+    """A change that somebody made by hand. Of a wallet (its limits: in `asset`), or, without one, of an asset."""
+
+    object: Literal["change"]
+    wallet: WalletId | None
+    asset: AssetCode | None
+    member: Literal["status", "limits"]
+    before: str | Limits | None
+    after: str | Limits | None
+    reason: str | None
+    client: Annotated[str, Field(description="Whose key it was.")]
+    key_id: Annotated[int | None, Field(description="Which key, as `bursar keys list` numbers them.")]
+    command: Annotated[str | None, Field(description="The id of the command that came with it: a close that swept.")]
+    at: datetime
+
+
+class ChangeList(Shown):
+    data: list[Change]
+    next_cursor: NextCursor
 
 
 class WalletList(Shown):
@@ -90,6 +136,7 @@ class Asset(Shown):
     name: str
     scale: Annotated[int, Field(description="Decimal places of the minor unit: at scale 2, `150` is 1.50.")]
     status: Literal["active", "frozen"]
+    limits: Limits | None
     created_at: datetime
 
 

@@ -39,9 +39,9 @@ SCOPES: dict[Scope, str] = {
     Scope.COMMANDS_WRITE: "post commands, and read the answer to one's own post",
     Scope.COMMANDS_READ: "read the tenant's commands and outcomes; by idempotency key, one's own",
     Scope.WALLETS_READ: "read wallets, balances, entries and transfers",
-    Scope.WALLETS_WRITE: "create, rename, freeze and unfreeze wallets",
+    Scope.WALLETS_WRITE: "create, rename, freeze, unfreeze, limit and close wallets",
     Scope.ASSETS_READ: "read assets and their supply",
-    Scope.ASSETS_WRITE: "create, freeze and unfreeze assets",
+    Scope.ASSETS_WRITE: "create, freeze, unfreeze and limit assets",
     Scope.WEBHOOKS_MANAGE: "manage webhook endpoints and deliveries",
     Scope.ADMIN: "everything above, and corrections of the books",
 }

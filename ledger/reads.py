@@ -12,10 +12,10 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger.commands import BONUS, DEBIT_TYPES, REVENUE, TREASURY
-from ledger.registers import Asset
+from ledger.registers import ASSET_COLUMNS, Asset, asset_of
 
 # The migration that this version of the code needs. A newer schema serves it too: migrations go before the code.
-SCHEMA = "0011"
+SCHEMA = "0012"
 
 
 # --- wallets -------------------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ def _wallets(rows: Iterable[RowMapping]) -> list[Wallet]:
 
 # --- assets and supply ---------------------------------------------------------------------------------------------
 
-_ASSETS = text("""
-    SELECT code, name, scale, status, created_at FROM assets
+_ASSETS = text(f"""
+    SELECT {ASSET_COLUMNS} FROM assets
     WHERE tenant_id = :tenant_id AND code > :after ORDER BY code LIMIT :limit
 """)
 
@@ -135,7 +135,14 @@ _ASSETS = text("""
 async def assets(connection: AsyncConnection, tenant_id: int, *, after: str, limit: int) -> list[Asset]:
     """The next assets by code. `after`: the code of the last one seen, or empty."""
     rows = await connection.execute(_ASSETS, {"tenant_id": tenant_id, "after": after, "limit": limit})
-    return [Asset(**row) for row in rows.mappings()]
+    return [asset_of(*row) for row in rows]
+
+
+_ASSET_EXISTS = text("SELECT EXISTS (SELECT 1 FROM assets WHERE tenant_id = :tenant_id AND code = :code)")
+
+
+async def asset_exists(connection: AsyncConnection, tenant_id: int, code: str) -> bool:
+    return (await connection.execute(_ASSET_EXISTS, {"tenant_id": tenant_id, "code": code})).scalar_one()
 
 
 class Supply(Struct, frozen=True):

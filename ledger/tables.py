@@ -1,8 +1,9 @@
 """Every table, as SQLAlchemy Core: what `alembic check` compares and what reads are built from.
 
 Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, accounts, holds, lots …) hold the present
-and change. *Records* (commands, outcomes, transfers, entries, lot_entries) hold what happened: a trigger refuses
-UPDATE, DELETE and TRUNCATE. `pending` is neither: it is the queue, a row per accepted command that has no outcome yet.
+and change. *Records* (commands, outcomes, transfers, entries, lot_entries, changes) hold what happened: a trigger
+refuses UPDATE, DELETE and TRUNCATE. `pending` is neither: it is the queue, a row per accepted command that has no
+outcome yet.
 
 Records carry no foreign keys: PostgreSQL checks them row by row, which would cost a drain a fifth more, or half. They
 are written from rows that are locked, and `bursar audit` holds them to it (docs/decisions/0006).
@@ -113,6 +114,13 @@ wallets = Table(
     Column("created_at", _timestamp, nullable=False, server_default=func.now()),
     UniqueConstraint("tenant_id", "code"),
     CheckConstraint("status IN ('active', 'debits_frozen', 'frozen', 'closed')", name="status"),
+    Index(
+        "ix_wallets_metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        postgresql_where=text("metadata <> '{}'"),
+    ),
 )
 
 accounts = Table(
@@ -288,4 +296,25 @@ lot_entries = Table(
     Column("held", BigInteger, nullable=False),  # signed change of its `held`
 )
 
-RECORDS = (commands, outcomes, transfers, entries, lot_entries)
+changes = Table(  # made by hand, of a wallet (its limits: in an asset) or, with no wallet, of an asset
+    "changes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, nullable=False),
+    Column("wallet", Text),
+    Column("asset", Text),
+    Column("member", Text, nullable=False),  # what of it
+    Column("before", JSON),
+    Column("after", JSON),
+    Column("reason", Text),
+    Column("client_id", Integer, nullable=False),
+    Column("key_id", Integer),
+    Column("seq", BigInteger),  # the command that came with it
+    Column("at", _timestamp, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("member IN ('status', 'limits')", name="member"),
+    CheckConstraint("wallet IS NOT NULL OR asset IS NOT NULL", name="of"),
+    Index("ix_changes_wallet", "tenant_id", "wallet", "id", postgresql_where=text("wallet IS NOT NULL")),
+    Index("ix_changes_asset", "tenant_id", "asset", "id", postgresql_where=text("wallet IS NULL")),
+)
+
+RECORDS = (commands, outcomes, transfers, entries, lot_entries, changes)

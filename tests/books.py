@@ -25,9 +25,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger import db, drain, expiry, inbox, registers
+from ledger.changes import By
 from ledger.commands import Command, Options, write_options
 from ledger.errors import BooksMoved
 from ledger.inbox import Accepted, Claim, NewCommand, Nothing
+from ledger.limits import Limits
 from ledger.partitions import partition_of
 from tests.invariants import INVARIANTS, PAID_IN_ORDER
 
@@ -86,6 +88,7 @@ class Bank:
         self._registers = db.async_engine(url, application="test-registers")
         self.tenant: int = self.one("INSERT INTO tenants (code) VALUES (%s) RETURNING id", f"game-{next(_numbers)}")
         self.client = self.new_client()
+        self.by = By(self.client)
         self.open_asset(GOLD)
 
     def close(self) -> None:
@@ -122,19 +125,28 @@ class Bank:
         self._register(lambda to: registers.create_asset(to, self.tenant, code=code, name=code, scale=0))
 
     def freeze_asset(self, code: str = GOLD) -> None:
-        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "frozen"))
+        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "frozen", by=self.by))
 
     def unfreeze_asset(self, code: str = GOLD) -> None:
-        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "active"))
+        self._register(lambda to: registers.set_asset_status(to, self.tenant, code, "active", by=self.by))
 
     def open_wallet(self, wallet: str) -> None:
         self._register(lambda to: registers.put_wallet(to, self.tenant, wallet, name=None, metadata="{}"))
 
-    def freeze(self, wallet: str) -> None:
-        self._register(lambda to: registers.set_wallet_status(to, self.tenant, wallet, "frozen"))
+    def freeze(self, wallet: str, status: registers.WalletStatus = "frozen") -> None:
+        self._register(lambda to: registers.set_wallet_status(to, self.tenant, wallet, status, by=self.by))
 
     def unfreeze(self, wallet: str) -> None:
-        self._register(lambda to: registers.set_wallet_status(to, self.tenant, wallet, "active"))
+        self.freeze(wallet, "active")
+
+    def limit_asset(self, code: str = GOLD, **limits: Any) -> None:
+        """Members of ledger.limits.Limits; none: no limits."""
+        wanted = Limits(**limits)
+        self._register(lambda to: registers.set_asset_limits(to, self.tenant, code, wanted, by=self.by))
+
+    def limit_wallet(self, wallet: str, asset: str = GOLD, **limits: Any) -> None:
+        wanted = Limits(**limits)
+        self._register(lambda to: registers.set_wallet_limits(to, self.tenant, wallet, asset, wanted, by=self.by))
 
     def close_wallet(self, wallet: str) -> None:
         self.do("UPDATE wallets SET status = 'closed' WHERE tenant_id = %s AND code = %s", self.tenant, wallet)

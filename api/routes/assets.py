@@ -5,15 +5,17 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
 from api import schemas
 from api.auth import Principal, needs
-from api.bodies import read
+from api.bodies import read, read_optional
+from api.limits import LimitsOfAsset, limits_from, show_limits
 from api.lists import Asked, json_response, page
 from api.openapi import problems, request_body
-from api.problems import Problem
+from api.problems import Problem, invalid
+from api.routes.changes import Reason, ReasonText, by
 from api.state import autocommit, ring_all, transaction
 from ledger import reads, registers
 from ledger.keys import Scope
@@ -36,11 +38,16 @@ class NewAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class PatchAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    status: Literal["active", "frozen"]
+    """What to change: one of `status` and `limits`, or both. `limits` are replaced whole; null: none any more."""
+
+    status: Literal["active", "frozen"] | UnsetType = UNSET
+    limits: LimitsOfAsset | UnsetType | None = UNSET
+    reason: ReasonText | None = None
 
 
 _new_asset = msgspec.json.Decoder(NewAsset)
 _patch_asset = msgspec.json.Decoder(PatchAsset)
+_reason = msgspec.json.Decoder(Reason)
 
 
 @router.get("", response_model=schemas.AssetList, responses=problems("invalid_cursor"))
@@ -79,28 +86,47 @@ async def create_asset(request: Request, principal: Writer) -> Response:
     openapi_extra=request_body(PatchAsset),
 )
 async def patch_asset(request: Request, code: str, principal: Writer) -> Response:
-    """Change its status: the same as freeze and unfreeze."""
+    """Change its status, the same as freeze and unfreeze, or its limits. Both hold from the answer on."""
     asked = await read(request, _patch_asset)
-    return await _set_status(request, principal, code, asked.status)
+    if asked.status is UNSET and asked.limits is UNSET:
+        raise invalid("", "needs status or limits, or both")
+    return await _change(request, principal, code, asked)
 
 
-@router.post("/{code}/freeze", response_model=schemas.Asset, responses=problems("asset_not_found"))
+@router.post(
+    "/{code}/freeze",
+    response_model=schemas.Asset,
+    responses=problems("asset_not_found"),
+    openapi_extra=request_body(Reason, required=False),
+)
 async def freeze_asset(request: Request, code: str, principal: Writer) -> Response:
     """From the answer on, no command moves this asset: each is rejected `asset_frozen`."""
-    return await _set_status(request, principal, code, "frozen")
+    reason = (await read_optional(request, _reason)).reason
+    return await _change(request, principal, code, PatchAsset(status="frozen", reason=reason))
 
 
-@router.post("/{code}/unfreeze", response_model=schemas.Asset, responses=problems("asset_not_found"))
+@router.post(
+    "/{code}/unfreeze",
+    response_model=schemas.Asset,
+    responses=problems("asset_not_found"),
+    openapi_extra=request_body(Reason, required=False),
+)
 async def unfreeze_asset(request: Request, code: str, principal: Writer) -> Response:
     """Commands apply again. What was rejected meanwhile stays rejected."""
-    return await _set_status(request, principal, code, "active")
+    reason = (await read_optional(request, _reason)).reason
+    return await _change(request, principal, code, PatchAsset(status="active", reason=reason))
 
 
-async def _set_status(request: Request, principal: Principal, code: str, status: registers.Status) -> Response:
+async def _change(request: Request, principal: Principal, code: str, asked: PatchAsset) -> Response:
     if not _is_asset_code(code):
         raise Problem("asset_not_found")
+    author, asset = by(principal, asked.reason), None
+    limits = limits_from(asked.limits, "/limits") if isinstance(asked.limits, LimitsOfAsset) else None
     async with transaction(request) as connection:
-        asset = await registers.set_asset_status(connection, principal.tenant_id, code, status)
+        if asked.status is not UNSET:
+            asset = await registers.set_asset_status(connection, principal.tenant_id, code, asked.status, by=author)
+        if asked.limits is not UNSET:
+            asset = await registers.set_asset_limits(connection, principal.tenant_id, code, limits, by=author)
     if asset is None:
         raise Problem("asset_not_found")
     ring_all(request)  # drains that came meanwhile were turned away
@@ -114,5 +140,6 @@ def _show(asset: registers.Asset) -> dict[str, Any]:
         "name": asset.name,
         "scale": asset.scale,
         "status": asset.status,
+        "limits": show_limits(asset.limits),
         "created_at": asset.created_at,
     }

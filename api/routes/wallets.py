@@ -1,4 +1,4 @@
-"""Wallets: read them with their balances and entries, name them, freeze them."""
+"""Wallets: read them with their balances and entries, name them."""
 
 import re
 from hashlib import blake2b
@@ -17,7 +17,7 @@ from api.lists import Asked, page
 from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.routes.transfers import show_entry
-from api.state import autocommit, ring_all, transaction
+from api.state import autocommit, transaction
 from ledger import history, reads, registers
 from ledger.keys import Scope
 from ledger.names import NAME_MAX, NAME_PATTERN, WALLET_PATTERN, metadata_text
@@ -64,7 +64,7 @@ async def list_wallets(request: Request, principal: Reader, asked: Asked) -> Res
 async def get_wallet(request: Request, id: str, principal: Reader) -> Response:
     """One wallet with its balances, all of one instant. Its first credit or a PUT opens it."""
     async with autocommit(request) as connection:
-        return await _answer(request, connection, principal.tenant_id, id)
+        return await answer(request, connection, principal.tenant_id, id)
 
 
 @router.put(
@@ -84,33 +84,7 @@ async def put_wallet(request: Request, id: str, principal: Writer) -> Response:
         raise invalid("/metadata", str(error)) from None
     async with transaction(request) as connection:
         created = await registers.put_wallet(connection, principal.tenant_id, id, name=asked.name, metadata=metadata)
-        return await _answer(request, connection, principal.tenant_id, id, status=201 if created else 200)
-
-
-@router.post("/{id}/freeze", response_model=schemas.Wallet, responses=problems("wallet_not_found", "wallet_closed"))
-async def freeze_wallet(request: Request, id: str, principal: Writer) -> Response:
-    """From the answer on, no command debits or credits this wallet: each is rejected `wallet_frozen`."""
-    return await _set_status(request, principal, id, "frozen")
-
-
-@router.post("/{id}/unfreeze", response_model=schemas.Wallet, responses=problems("wallet_not_found", "wallet_closed"))
-async def unfreeze_wallet(request: Request, id: str, principal: Writer) -> Response:
-    """Commands apply again. What was rejected meanwhile stays rejected."""
-    return await _set_status(request, principal, id, "active")
-
-
-async def _set_status(request: Request, principal: Principal, id: str, status: registers.Status) -> Response:
-    try:
-        async with transaction(request) as connection:
-            if not _is_wallet_id(id) or not await registers.set_wallet_status(
-                connection, principal.tenant_id, id, status
-            ):
-                raise Problem("wallet_not_found")
-            answer = await _answer(request, connection, principal.tenant_id, id)
-    except registers.WalletClosed:
-        raise Problem("wallet_closed") from None
-    ring_all(request)  # drains that came meanwhile were turned away
-    return answer
+        return await answer(request, connection, principal.tenant_id, id, status=201 if created else 200)
 
 
 @router.get("/{id}/entries", response_model=schemas.EntryList, responses=problems("wallet_not_found", "invalid_cursor"))
@@ -126,7 +100,7 @@ async def list_entries(request: Request, id: str, principal: Reader, asked: Aske
     return page(request, asked, [show_entry(entry) for entry in found], position or None)
 
 
-async def _answer(
+async def answer(
     request: Request, connection: AsyncConnection, tenant_id: int, id: str, *, status: int = 200
 ) -> Response:
     """The wallet, or 304 where the caller has it already. Raises Problem, 404."""

@@ -12,7 +12,14 @@ from tests.api.conftest import NewKey
 from tests.api.serving import Served, code
 from tests.books import Bank
 
-LISTS = ("/v1/wallets", "/v1/wallets/alice/entries", "/v1/assets", "/v1/supply")
+LISTS = (
+    "/v1/wallets",
+    "/v1/wallets/alice/entries",
+    "/v1/wallets/alice/changes",
+    "/v1/assets",
+    "/v1/assets/gold/changes",
+    "/v1/supply",
+)
 LIMITS = ("0", "-1", "", "x", "1.0", "1e2", "1_0", " 1", "%2B1", "\u0663", "0x10", "null", "%00", "1&limit=2")
 # What happens to decode is a place to go on from; among these are a NUL, numbers past bigint and another list's cursor.
 CURSORS = ("x", "!", "AAAA", "gYGB", "%00", "é", "a" * 8_192, "k" * 3_000, "gQHP__________8", "gc__________8B",

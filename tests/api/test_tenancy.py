@@ -61,12 +61,17 @@ CASES: dict[str, Case] = {
     "GET /v1/wallets/{id}/entries": ({"id": "wallet"}, hidden),
     "POST /v1/wallets/{id}/freeze": ({"id": "wallet"}, hidden),
     "POST /v1/wallets/{id}/unfreeze": ({"id": "wallet"}, hidden),
+    "GET /v1/wallets/{id}/changes": ({"id": "wallet"}, hidden),
+    "GET /v1/wallets/{id}/limits/{asset}": ({"id": "wallet", "asset": "asset"}, hidden),
+    "PUT /v1/wallets/{id}/limits/{asset}": ({"id": "wallet", "asset": "asset", "json": {"max_amount": "0"}}, hidden),
+    "DELETE /v1/wallets/{id}/limits/{asset}": ({"id": "wallet", "asset": "asset"}, hidden),
     "PUT /v1/wallets/{id}": ({"id": "wallet", "json": {}}, own_wallet),
     "GET /v1/transfers/{id}": ({"id": "transfer"}, hidden),
     "GET /v1/assets": ({}, only_ours),
     "GET /v1/supply": ({}, only_ours),
     "POST /v1/assets": ({"json": {"code": "sapphires", "name": "Mine"}}, own_asset),
     "PATCH /v1/assets/{code}": ({"code": "asset", "json": {"status": "frozen"}}, hidden),
+    "GET /v1/assets/{code}/changes": ({"code": "asset"}, hidden),
     "POST /v1/assets/{code}/freeze": ({"code": "asset"}, hidden),
     "POST /v1/assets/{code}/unfreeze": ({"code": "asset"}, hidden),
     "POST /v1/commands": ({"json": SPEND, "headers": {"Idempotency-Key": "known"}}, own_command),
@@ -111,7 +116,7 @@ def test_a_stranger_finds_nothing(
     method, template = case.split(" ")
     request, as_it_should = CASES[case]
     request = dict(request)
-    path = template.format(**{name: ids[request.pop(name)] for name in ("id", "code") if name in request})
+    path = template.format(**{name: ids[request.pop(name)] for name in ("id", "code", "asset") if name in request})
     before = [client.get(known).json() for known in (f"/v1/wallets/{ids['wallet']}", "/v1/assets", "/v1/supply")]
     answer = stranger.request(method, path, **request)
     assert as_it_should(answer, ids), answer.text

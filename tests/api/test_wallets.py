@@ -268,15 +268,6 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 # --- freezing ------------------------------------------------------------------------------------------------------
 
 
-def test_freeze_and_unfreeze(client: httpx2.Client, bank: Bank) -> None:
-    bank.top_up("alice", 100)
-    assert client.post("/v1/wallets/alice/freeze").json()["status"] == "frozen"
-    assert client.post("/v1/wallets/alice/freeze").json()["status"] == "frozen"
-    assert bank.spend("alice", 1).code == "wallet_frozen"
-    assert client.post("/v1/wallets/alice/unfreeze").json()["status"] == "active"
-    assert bank.spend("alice", 1).code == "applied"
-
-
 def test_a_closed_wallet_is_neither_frozen_nor_opened(client: httpx2.Client, bank: Bank) -> None:
     bank.open_wallet("alice")
     bank.close_wallet("alice")

@@ -13,8 +13,10 @@ from sqlalchemy.pool import NullPool
 
 from api.metrics import Metrics
 from ledger import audit, db, drain, inbox, keys, reads, registers
+from ledger.changes import By
 from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
+from ledger.limits import Limits
 from ledger.reads import Backlog
 from tests.docs.pages import OPERATING, fences, rows, section, sources
 
@@ -108,10 +110,14 @@ async def work(url: str, client_id: int) -> None:
             await registers.create_asset(connection, 1, code="gold", name="Gold", scale=0)
             for _ in range(2):
                 await registers.put_wallet(connection, 1, "alice", name="Alice", metadata="{}")
-            await registers.set_wallet_status(connection, 1, "alice", "frozen")
-            await registers.set_wallet_status(connection, 1, "alice", "active")
-            await registers.set_asset_status(connection, 1, "gold", "frozen")
-            await registers.set_asset_status(connection, 1, "gold", "active")
+            await registers.set_wallet_status(connection, 1, "alice", "frozen", by=By(client_id))
+            await registers.set_wallet_status(connection, 1, "alice", "active", by=By(client_id))
+            await registers.set_asset_status(connection, 1, "gold", "frozen", by=By(client_id))
+            await registers.set_asset_status(connection, 1, "gold", "active", by=By(client_id))
+            for max_supply in (5, 6):
+                await registers.set_asset_limits(connection, 1, "gold", Limits(max_supply=max_supply), by=By(client_id))
+            await registers.set_wallet_limits(connection, 1, "alice", "gold", Limits(max_amount=9), by=By(client_id))
+            await registers.set_asset_limits(connection, 1, "gold", None, by=By(client_id))
             await keys.record_use(connection, [1])
             await reads.backlog(connection)
             await reads.schema_and_age(connection)

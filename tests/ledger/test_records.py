@@ -9,7 +9,7 @@ from ledger.commands import SYSTEM_WALLETS
 from ledger.errors import BrokenInvariant
 from tests.books import Bank
 
-RECORDS = ("commands", "outcomes", "transfers", "entries")
+RECORDS = ("commands", "outcomes", "transfers", "entries", "lot_entries", "changes")
 CHANGES = (
     "UPDATE {table} SET seq = seq",
     "UPDATE {table} SET seq = seq WHERE false",

@@ -89,3 +89,38 @@ def test_the_look_out_survives_the_loss_of_its_connection(bank: Bank, workshop: 
     seq = bank.order("top_up", "alice", 1)
     eventually(lambda: not bank.pending())
     assert bank.outcome(seq).status == "applied"
+
+
+def test_what_is_past_its_time_expires_with_redis_gone(bank: Bank, own_valkey: Valkey, post: Post) -> None:
+    workshop = Workshop(Hall(own_valkey.url))
+    own_valkey.kill()
+    soon = bank.in_seconds(0.3)
+    bank.top_up("alice", 100)
+    hold, bonus = bank.hold("alice", 60, hold_expires_at=soon), bank.bonus("alice", 5, credits_expire_at=soon)
+    assert (hold.code, bonus.code) == ("applied", "applied")
+    post.start(lambda busy: Lookout(workshop.drainer(bank), busy=busy), busy=lambda: False)
+    eventually(lambda: bank.account("alice") == {"posted": 100, "held": 0, "version": 5})
+    bank.assert_settled()
+    workshop.close()
+
+
+def test_a_process_that_is_draining_still_sees_what_is_due(bank: Bank, workshop: Workshop, post: Post) -> None:
+    """The run under way, or another worker that answers the doorbell, expires it."""
+    bank.top_up("alice", 100)
+    bank.hold("alice", 60, hold_expires_at=bank.in_seconds(0.1))
+    post.start(lambda busy: Lookout(workshop.drainer(bank), busy=busy), busy=lambda: True)
+    eventually(lambda: len(bank.pending()) == 1)
+    eventually(lambda: workshop.hall.all_messages() > 0)
+    workshop.drainer(bank).run(task_id=None)
+    assert bank.available("alice") == 100
+
+
+def test_look_outs_that_come_at_once_expire_a_hold_once(bank: Bank) -> None:
+    bank.top_up("alice", 100)
+    bank.hold("alice", 60, hold_expires_at=bank.in_seconds(0.05))
+    eventually(lambda: bank.enqueue_due() != set())
+    bank.enqueue_due()
+    assert len(bank.pending()) == 1
+    bank.drain()
+    assert bank.enqueue_due() == set()
+    bank.assert_settled()

@@ -151,3 +151,19 @@ def test_two_workers_that_meet_the_same_poison_fail_it_once(bank: Bank, workshop
         assert bank.outcome(poison).code == "internal_error"
         assert set(bank.codes(seqs)) == {"applied"}
         bank.assert_settled()
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_poison_in_a_group_fails_the_whole_group_and_nobody_else(
+    bank: Bank, workshop: Workshop, position: int
+) -> None:
+    bank.top_up("alice", 100)
+    before = bank.order("spend", "alice", 1)
+    legs = [bank.new("spend", "alice", 10) for _ in range(3)]
+    legs[position] = bank.new("conjure", "alice", 1)
+    group = [answer.seq for answer in bank.accept_group(legs) if answer]
+    after = bank.order("spend", "alice", 1)
+    workshop.drainer(bank).run(task_id=None)
+    assert bank.codes([before, *group, after]) == ["applied", *["internal_error"] * 3, "applied"]
+    assert bank.available("alice") == 98
+    bank.assert_settled()

@@ -15,7 +15,7 @@ from api.edge import Edge
 from api.intake import Intake
 from api.metrics import Metrics
 from api.openapi import document
-from api.routes import assets, changes, commands, health, supply, transfers, wallet_life, wallets
+from api.routes import assets, changes, commands, entries, health, supply, transfers, wallet_life, wallets
 from api.waiting import Waiting
 from ledger import db, inbox
 from runtime.celery_app import make_celery
@@ -53,6 +53,7 @@ def create_app() -> Api:
         routes=[
             *commands.routes,
             *wallets.router.routes,
+            *entries.router.routes,
             *wallet_life.router.routes,
             *transfers.router.routes,
             *assets.router.routes,

@@ -76,12 +76,16 @@ class Page(BaseModel):
             raise Problem("invalid_cursor") from None
 
 
-def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:
+def each_once(request: Request) -> None:
     """Each parameter once: which of two was meant is not for us to guess. Raises Problem, 422."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if names.count(name) > 1:
             raise invalid(f"/query/{name}", "stands there twice", "duplicate")
+
+
+def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:
+    each_once(request)
     return page
 
 
@@ -89,11 +93,13 @@ Asked = Annotated[Page, Depends(_asked)]
 
 
 def page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: object | None) -> Response:
-    """One page. `after`: where the next one starts, None where there is none."""
+    """One page. `after`: where the next one starts, None where there is none. The next one is asked for as this one."""
     cursor, headers = "", {}
     if after is not None:
         cursor = base64.urlsafe_b64encode(msgspec.msgpack.encode(after)).decode().rstrip("=")
-        headers = {"Link": f'<{request.url.path}?{urlencode({"limit": page.limit, "cursor": cursor})}>; rel="next"'}
+        filters = {name: value for name, value in request.query_params.items() if name not in ("limit", "cursor")}
+        query = urlencode({**filters, "limit": page.limit, "cursor": cursor})
+        headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
     return json_response({"data": data, "next_cursor": cursor}, headers=headers)
 
 

@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "wallet_not_found": Kind(404, "No such wallet"),
     "method_not_allowed": Kind(405, "The method does not apply here"),
     "asset_exists": Kind(409, "Another asset has this code"),
+    "command_pending": Kind(409, "The command has no outcome yet", retryable=True),
     "wallet_closed": Kind(409, "The wallet is closed"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body must be application/json"),

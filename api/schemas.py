@@ -25,7 +25,7 @@ class Account(Shown):
     asset: AssetCode
     posted: Annotated[Amount, Field(description="What the applied commands left.")]
     held: Annotated[Amount, Field(description="Reserved by open holds.")]
-    queued: Annotated[Amount, Field(description="Asked for by pending debits.")]
+    queued: Annotated[Amount, Field(description="Asked for by the wallet's own pending commands. `0` at a past time.")]
     available: Annotated[
         Amount, Field(description="Below zero where the pending debits cannot all succeed: some will be refused.")
     ]
@@ -103,9 +103,13 @@ class Entry(Shown):
     type: Annotated[str, Field(description="The command's type.", examples=["spend"])]
     wallet: WalletId
     asset: AssetCode
-    direction: Literal["debit", "credit"]
+    direction: Annotated[
+        Literal["debit", "credit", "none"],
+        Field(description="`none`: credits were held or given back, and none moved."),
+    ]
     amount: Amount
     balance_after: Annotated[Amount | None, Field(description="Null for a system wallet.")]
+    held_after: Annotated[Amount | None, Field(description="Null for a system wallet.")]
     version: Annotated[int | None, Field(description="The account's version. Null for a system wallet.")]
     at: datetime
     reference: str | None
@@ -115,6 +119,26 @@ class Entry(Shown):
 class EntryList(Shown):
     data: list[Entry]
     next_cursor: NextCursor
+
+
+class Balance(Shown):
+    posted: Amount
+    held: Amount
+    available: Amount
+    version: Annotated[int, Field(ge=0, description="The account's version; 0: nothing had been written yet.")]
+
+
+class Statement(Shown):
+    """`opening` and all amounts together, debits subtracted, are `closing`."""
+
+    object: Literal["statement"]
+    wallet: WalletId
+    asset: AssetCode
+    from_: Annotated[datetime | None, Field(alias="from", description="Null: from the beginning.")]
+    to: datetime
+    opening: Annotated[Balance, Field(description="Just before `from`.")]
+    entries: Annotated[list[Entry], Field(description="Oldest first.")]
+    closing: Annotated[Balance, Field(description="Just before `to`.")]
 
 
 class Transfer(Shown):

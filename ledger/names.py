@@ -13,6 +13,7 @@ import msgspec
 
 WALLET_MAX = 128
 WALLET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}$(?!\n)"  # no leading @: those are the system's own
+is_wallet_id = re.compile(WALLET_PATTERN).search
 ASSET_MAX = 64
 ASSET_PATTERN = r"^[a-z][a-z0-9_]{0,63}$(?!\n)"
 TENANT_PATTERN = r"^[a-z][a-z0-9-]{0,62}$(?!\n)"

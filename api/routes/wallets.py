@@ -1,26 +1,31 @@
-"""Wallets: read them with their balances and entries, name them."""
+"""Wallets: read them with their balances, present and past, name them."""
 
-import re
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from msgspec import Meta, Struct
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from api import schemas
 from api.auth import Principal, needs
 from api.bodies import read
-from api.lists import Asked, page
+from api.lists import Asked, each_once, page
 from api.openapi import problems, request_body
 from api.problems import Problem, invalid
-from api.routes.transfers import show_entry
 from api.state import autocommit, transaction
+from api.times import InstantParameter
+from api.waiting import Waiting
 from ledger import history, reads, registers
+from ledger.history import AheadOfTime
+from ledger.ids import Kind, parse_id, unix_ms
 from ledger.keys import Scope
-from ledger.names import NAME_MAX, NAME_PATTERN, WALLET_PATTERN, metadata_text
+from ledger.names import NAME_MAX, NAME_PATTERN, WALLET_PATTERN, is_wallet_id, metadata_text
 from ledger.partitions import partition_of
 
 router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
@@ -28,7 +33,17 @@ router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
 Reader = Annotated[Principal, needs(Scope.WALLETS_READ)]
 Writer = Annotated[Principal, needs(Scope.WALLETS_WRITE)]
 
-_is_wallet_id = re.compile(WALLET_PATTERN).search
+
+WAIT_S = 10  # what a read that names a command waits for its outcome: drains take milliseconds, a backlog seconds
+WAIT_MAX_S = 30  # as for commands (api.routes.commands)
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit()):
+            raise PydanticCustomError("invalid", "must be a whole number of seconds")
+        return min(int(value[:6]), WAIT_MAX_S) if len(value) <= 6 else WAIT_MAX_S
+    return value
 
 
 class PutWallet(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,6 +54,27 @@ class PutWallet(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _put_wallet = msgspec.json.Decoder(PutWallet)
+
+
+class AskedWallet(BaseModel):
+    """Which balances: the present ones, unless it is said."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt `as_of` must not be answered with today's balances
+
+    as_of: Annotated[InstantParameter | None, Field(description="The balances of this time.")] = None
+    after: Annotated[str | None, Field(description="The id of a command: waits for its outcome.")] = None
+    wait: Annotated[
+        int, Field(ge=0, description=f"Seconds to wait for `after`. More give {WAIT_MAX_S}."), BeforeValidator(_seconds)
+    ] = WAIT_S
+
+
+def _asked_wallet(request: Request, asked: Annotated[AskedWallet, Query()]) -> AskedWallet:
+    each_once(request)
+    if asked.as_of is not None and asked.after is not None:
+        raise invalid("/query/after", "not together with as_of")
+    if "wait" in asked.model_fields_set and asked.after is None:
+        raise invalid("/query/wait", "only together with after")
+    return asked
 
 
 @router.get("", response_model=schemas.WalletList, responses=problems("invalid_cursor"))
@@ -59,12 +95,51 @@ async def list_wallets(request: Request, principal: Reader, asked: Asked) -> Res
 @router.get(
     "/{id}",
     response_model=schemas.Wallet,
-    responses={**problems("wallet_not_found"), 304: {"description": "It is still what `If-None-Match` names."}},
+    responses={
+        **problems("wallet_not_found", "command_pending"),
+        304: {"description": "It is still what `If-None-Match` names."},
+    },
 )
-async def get_wallet(request: Request, id: str, principal: Reader) -> Response:
-    """One wallet with its balances, all of one instant. Its first credit or a PUT opens it."""
+async def get_wallet(
+    request: Request, id: str, principal: Reader, asked: Annotated[AskedWallet, Depends(_asked_wallet)]
+) -> Response:
+    """One wallet with its balances, all of one instant. Its first credit or a PUT opens it.
+
+    With `as_of`, those of that time, of the assets that it had by then; name, status and metadata are today's. Balances
+    of the last 10 seconds may still change by an entry that is being written. With `after`, those that have the outcome
+    of that command in them.
+    """
+    if asked.as_of is not None:
+        return await _as_of(request, principal.tenant_id, id, asked.as_of)
+    if asked.after is not None:
+        await _applied(request, principal.tenant_id, asked.after, asked.wait)
     async with autocommit(request) as connection:
         return await answer(request, connection, principal.tenant_id, id)
+
+
+async def _as_of(request: Request, tenant_id: int, id: str, at: datetime) -> Response:
+    async with autocommit(request) as connection:
+        try:
+            wallet = await history.wallet_as_of(connection, tenant_id, id, at) if is_wallet_id(id) else None
+        except AheadOfTime:
+            raise invalid("/query/as_of", "is yet to come") from None
+    if wallet is None:
+        raise Problem("wallet_not_found")
+    return _shown(request, wallet)
+
+
+async def _applied(request: Request, tenant_id: int, command: str, wait_s: int) -> None:
+    """Returns once this command has its outcome. Raises Problem, 422 for no command of this tenant, 409 for one that is
+    pending when the time is up."""
+    waiting: Waiting = request.app.state.waiting
+    name = parse_id(Kind.COMMAND, command)
+    state = await waiting.state(name[0]) if name else None
+    if name is None or state is None or state.tenant_id != tenant_id or unix_ms(state.accepted_at) != name[1]:
+        raise invalid("/query/after", "must be the id of a command", "command_not_found")
+    if state.status is None:
+        state = (await waiting.outcomes([state.seq], wait_s)).get(state.seq, state)
+    if state.status is None:
+        raise Problem("command_pending", f"command {command} has no outcome yet; ask again")
 
 
 @router.put(
@@ -75,7 +150,7 @@ async def get_wallet(request: Request, id: str, principal: Reader) -> Response:
 )
 async def put_wallet(request: Request, id: str, principal: Writer) -> Response:
     """Create a wallet, or replace its name and metadata. Its status and balances stay."""
-    if not _is_wallet_id(id):
+    if not is_wallet_id(id):
         raise invalid("/path/id", f"must match {WALLET_PATTERN}")
     asked = await read(request, _put_wallet)
     try:
@@ -87,27 +162,18 @@ async def put_wallet(request: Request, id: str, principal: Writer) -> Response:
         return await answer(request, connection, principal.tenant_id, id, status=201 if created else 200)
 
 
-@router.get("/{id}/entries", response_model=schemas.EntryList, responses=problems("wallet_not_found", "invalid_cursor"))
-async def list_entries(request: Request, id: str, principal: Reader, asked: Asked) -> Response:
-    """What moved this wallet's balances, newest first. No page repeats or skips an entry, whatever is written
-    meanwhile."""
-    async with autocommit(request) as connection:
-        if not _is_wallet_id(id) or not await reads.wallet_exists(connection, principal.tenant_id, id):
-            raise Problem("wallet_not_found")
-        found, position = await history.entries(
-            connection, principal.tenant_id, id, after=asked.after_position, limit=asked.limit
-        )
-    return page(request, asked, [show_entry(entry) for entry in found], position or None)
-
-
 async def answer(
     request: Request, connection: AsyncConnection, tenant_id: int, id: str, *, status: int = 200
 ) -> Response:
     """The wallet, or 304 where the caller has it already. Raises Problem, 404."""
     partition = partition_of(tenant_id, id, request.app.state.partitions)
-    wallet = await reads.wallet(connection, tenant_id, id, partition=partition) if _is_wallet_id(id) else None
+    wallet = await reads.wallet(connection, tenant_id, id, partition=partition) if is_wallet_id(id) else None
     if wallet is None:
         raise Problem("wallet_not_found")
+    return _shown(request, wallet, status=status)
+
+
+def _shown(request: Request, wallet: reads.Wallet, *, status: int = 200) -> Response:
     body = msgspec.json.encode(_show(wallet))
     # Of the whole answer, not of one account's version: name, status and queue are in it, too.
     etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
@@ -115,7 +181,7 @@ async def answer(
     if request.method in ("GET", "HEAD") and _matches(etag, request.headers.getlist("if-none-match")):
         return Response(status_code=304, headers=headers)
     if status == 201:
-        headers["Location"] = f"/v1/wallets/{id}"
+        headers["Location"] = f"/v1/wallets/{wallet.id}"
     return Response(body, status, headers, "application/json")
 
 

@@ -80,7 +80,7 @@ class Served:
             if operation is None or response.status_code == 304:
                 continue
             documented = operation["responses"][str(response.status_code)].get("content", {})
-            schema = documented.get("application/json", {}).get("schema", {})
+            schema = documented.get(response.headers.get("content-type", "").partition(";")[0], {}).get("schema", {})
             if "$ref" in schema:
                 self._validate(schema["$ref"], response.json())
 

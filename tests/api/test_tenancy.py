@@ -59,6 +59,7 @@ CASES: dict[str, Case] = {
     "GET /v1/wallets": ({}, empty),
     "GET /v1/wallets/{id}": ({"id": "wallet"}, hidden),
     "GET /v1/wallets/{id}/entries": ({"id": "wallet"}, hidden),
+    "GET /v1/wallets/{id}/statement": ({"id": "wallet", "params": {"asset": "sapphires"}}, hidden),
     "POST /v1/wallets/{id}/freeze": ({"id": "wallet"}, hidden),
     "POST /v1/wallets/{id}/unfreeze": ({"id": "wallet"}, hidden),
     "GET /v1/wallets/{id}/changes": ({"id": "wallet"}, hidden),

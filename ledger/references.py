@@ -82,7 +82,7 @@ def load_lots(
     for seq, of_command in legs.items():
         books.originals[seq] = Original(
             of_command,
-            tuple(Piece(found.get((lot_seq, n)), amount) for lot_seq, n, amount in taken.get(seq, ())),
+            tuple(Piece(found[lot_seq, n] if lot_seq else None, amount) for lot_seq, n, amount in taken.get(seq, ())),
             tuple(made.get(seq, ())),
             reversed_.get(seq, 0),
         )
@@ -96,7 +96,9 @@ def load_holds(connection: psycopg.Connection[Any], books: Books, accounts: Mapp
         ):
             account = books.accounts[accounts[seq]]
             lots = {(lot.seq, lot.n): lot for lot in account.lots or ()}
-            pieces = tuple(Piece(lots.get((lot, n)), part) for lot, n, part in _pieces.decode(held_lots or "[]"))
+            pieces = tuple(
+                Piece(lots[lot, n] if lot else None, part) for lot, n, part in _pieces.decode(held_lots or "[]")
+            )
             books.holds[seq] = HoldState(seq, accounts[seq], status, amount, remaining, captured, expires_at, pieces)
 
 

@@ -344,7 +344,7 @@ def load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list
 def unstored(command: NewCommand, seq: int, group_seq: int | None) -> Command:
     """A command that is in no inbox, as a drain would load it."""
     who = (seq, command.tenant_id, command.partition, command.wallet, command.asset, command.amount or 0)
-    more = (command.expires_at, command.to_wallet, command.ref_seq or 0, group_seq)
+    more = (command.expires_at, command.to_wallet, command.ref_seq or 0, group_seq, command.request_hash)
     return _command((None, command.type, command.options, *who, *more))
 
 

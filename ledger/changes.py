@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import msgspec
+import psycopg
 from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,12 +15,17 @@ REASON_MAX = 500  # characters: a sentence or two, and a link to the case
 Member = Literal["status", "limits"]
 
 # `at` is of the change itself: its transaction may be seconds older, having waited for the drains.
-NOTE = """
-    INSERT INTO changes (tenant_id, wallet, asset, member, before, after, reason, client_id, key_id, seq)
+_COLUMNS: LiteralString = "tenant_id, wallet, asset, member, before, after, reason, client_id, key_id, seq"
+_NOTE = text(f"""
+    INSERT INTO changes ({_COLUMNS})
     VALUES (:tenant_id, :wallet, :asset, :member, CAST(:before AS json), CAST(:after AS json), :reason, :client_id,
             :key_id, :seq)
+""")
+_NOTE_SYNC: LiteralString = f"""
+INSERT INTO changes ({_COLUMNS})
+VALUES (%(tenant_id)s, %(wallet)s, %(asset)s, %(member)s, %(before)s::json, %(after)s::json, %(reason)s, %(client_id)s,
+        %(key_id)s, %(seq)s)
 """
-_NOTE = text(NOTE)
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,7 +48,7 @@ def row(
     asset: str | None = None,
     seq: int | None = None,
 ) -> dict[str, Any]:
-    """The parameters of NOTE. `before` and `after` are JSON text; `seq`: the command that came with the change."""
+    """A change to note. `before` and `after` are JSON text; `seq`: the command that came with it."""
     return {
         "tenant_id": tenant_id,
         "wallet": wallet,
@@ -60,6 +66,11 @@ def row(
 async def note(connection: AsyncConnection, row: dict[str, Any]) -> None:
     """In the transaction that makes the change."""
     await connection.execute(_NOTE, row)
+
+
+def note_sync(connection: psycopg.Connection[Any], row: dict[str, Any]) -> None:
+    """The same on a drain's connection."""
+    connection.execute(_NOTE_SYNC, row)
 
 
 def json_status(status: str) -> str:

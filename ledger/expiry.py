@@ -9,11 +9,10 @@ from typing import Any, LiteralString
 import psycopg
 
 from ledger.commands import LEDGER_CLIENT, NO_OPTIONS, Options, write_options
-from ledger.inbox import NewCommand, enqueue
+from ledger.inbox import OWN_REQUEST, NewCommand, enqueue
 from ledger.partitions import partition_of
 
 DUE_MAX = 500  # of each kind in one statement, as many as a drain takes; what is left over comes with the next look
-_REQUEST_HASH = b"the ledger's own"  # no client can send these, so there is no request to compare
 
 _DUE_HOLDS: LiteralString = """
 SELECT h.seq, c.tenant_id, c.partition, c.wallet, c.asset FROM (
@@ -60,7 +59,7 @@ def _own(
         partition=partition,
         type=type_,
         idempotency_key=key,
-        request_hash=_REQUEST_HASH,
+        request_hash=OWN_REQUEST,
         wallet=wallet,
         to_wallet=None,
         asset=asset,

@@ -40,6 +40,7 @@ PARTITION_LOCKS = 0x62757200
 
 # The request hash of a tombstone, which answers whatever arrives under its key.
 CANCELLED_UNSEEN = b""
+OWN_REQUEST = b"the ledger's own"  # of what no client can send: there is no request to compare
 
 
 class NewCommand(msgspec.Struct, frozen=True, gc=False):
@@ -176,10 +177,13 @@ async def accept_group(connection: psycopg.AsyncConnection[Any], batch: Sequence
     return [existing.get((command.client_id, command.idempotency_key, command.request_hash)) for command in batch]
 
 
-def enqueue(connection: psycopg.Connection[Any], batch: Sequence[NewCommand]) -> None:
-    """Accept commands of the ledger's own, in the caller's transaction. A key that is there stores nothing."""
+def enqueue(connection: psycopg.Connection[Any], batch: Sequence[NewCommand]) -> list[int]:
+    """Accept commands of the ledger's own, in the caller's transaction; the seqs of those that are new. A key that is
+    there stores nothing."""
     columns = zip(*(msgspec.structs.astuple(command) for command in batch), strict=True)
-    connection.execute(_ACCEPT, [list(column) for column in columns])
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(_ACCEPT, [list(column) for column in columns])
+        return [seq for _, _, seq, _ in cursor]
 
 
 async def _existing(
@@ -262,6 +266,9 @@ SELECT {_COMMAND_COLUMNS} FROM commands c WHERE c.seq IN (
 ) ORDER BY c.seq
 """
 _LOCK_PARTITIONS: LiteralString = "SELECT pg_advisory_xact_lock(%b::int, p) FROM unnest(%b::int[]) AS p ORDER BY p"
+_LOCK_ALL: LiteralString = """
+SELECT pg_advisory_xact_lock(%b::int, partition::int) FROM partitions ORDER BY partition
+"""
 _RECLAIM: LiteralString = """
 DELETE FROM pending WHERE partition = ANY(%b::smallint[]) AND seq = ANY(%b::bigint[]) RETURNING seq, size
 """
@@ -316,6 +323,11 @@ def reclaim(connection: psycopg.Connection[Any], commands: Sequence[Command]) ->
             return None
         ((now,),) = cursor.execute("SELECT clock_timestamp()").fetchall()
         return Claim(now, load(cursor, taken))
+
+
+def lock_all_partitions(connection: psycopg.Connection[Any]) -> None:
+    """In one order, until the transaction ends. Waits for the drains that are under way."""
+    connection.execute(_LOCK_ALL, (PARTITION_LOCKS,))
 
 
 def units(commands: Sequence[Command]) -> list[list[Command]]:

@@ -267,10 +267,11 @@ def _release(books: Books, command: Command) -> Decision:
 
 
 def _expire_hold(books: Books, command: Command) -> Decision:
-    """The clock's own: freezes do not stop it."""
+    """The clock's own: freezes do not stop it. Whether it is time was asked when it was put into the inbox, once: a
+    refusal would be for ever, and a clock that was set back meanwhile would leave the hold open for as long."""
     hold = books.holds.get(command.ref_seq)
-    if hold is None or hold.status != "open" or hold.expires_at > books.now:
-        return Refused(Code.HOLD_NOT_OPEN, "the hold has ended, or its time has not come")
+    if hold is None or hold.status != "open":
+        return Refused(Code.HOLD_NOT_OPEN, "the hold has ended")
     # From here on the hold expires.
     return _given_back(books, command, "expired")
 
@@ -354,12 +355,12 @@ def _part(amount: int, reversed: int, whole: int) -> int:
 
 
 def _expire_credits(books: Books, command: Command) -> Decision:
-    """The clock's own: freezes do not stop it."""
+    """The clock's own, as is the end of a hold."""
     account, ours = _account(books, command, command.wallet), _account(books, command, EXPIRED)
     name = (command.ref_seq, command.options.lot_n)
     lot = next((lot for lot in account.lots or () if (lot.seq, lot.n) == name), None)
-    if lot is None or not lot.past(books.now) or lot.free == 0:
-        return Refused(Code.EXPIRED, "nothing is left of these credits, or their time has not come")
+    if lot is None or lot.free == 0:
+        return Refused(Code.EXPIRED, "nothing is left of these credits")
     if refusal := guards.within_range(account, ours, lot.free):
         return refusal
     # From here on the credits expire.

@@ -1,7 +1,6 @@
 """The audit finds what it is for: each invariant is broken by hand once, and the audit names that one and no other."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine
@@ -9,9 +8,11 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from bursar.audit import audit as audit_command
-from ledger import audit, db
+from ledger import audit, cancelling
 from runtime.settings import settings
 from tests.books import Bank
+from tests.ledger.tampering import account_id, broken, by_hand, move, write_entry, write_transfer
+from tests.ledger.tampering import engine as engine
 
 
 @pytest.fixture
@@ -26,79 +27,12 @@ def bank(own_bank: Bank) -> Bank:
     return own_bank
 
 
-@pytest.fixture
-def engine(bank: Bank) -> Iterator[Engine]:
-    engine = db.engine(bank.url, application="test-audit", statement_timeout_ms=0)
-    yield engine
-    engine.dispose()
-
-
-def broken(engine: Engine) -> dict[int, list[str]]:
-    """Which invariants the audit finds broken, and how it puts it."""
-    return {
-        finding.number: [str(breach.get("what", breach)) for breach in finding.breaches]
-        for finding in audit.audit(engine)
-        if not finding.holds
-    }
-
-
-def by_hand(bank: Bank) -> None:
-    """From here on this connection's statements pass the triggers by, as a restored dump or a superuser could."""
-    bank.do("SET session_replication_role = replica")
-
-
-def account_id(bank: Bank, wallet: str, shard: int = 0) -> int:
-    return bank.one(
-        "SELECT a.id FROM accounts a JOIN wallets w ON w.id = a.wallet_id"
-        " WHERE w.tenant_id = %s AND w.code = %s AND a.shard = %s",
-        bank.tenant,
-        wallet,
-        shard,
-    )
-
-
-def write_entry(bank: Bank, account: int, seq: int, amount: int) -> None:
-    """One more entry, and the account's balance and version with it."""
-    bank.do(
-        """
-        WITH moved AS (
-            UPDATE accounts SET posted = posted + %s, version = version + 1 WHERE id = %s
-            RETURNING id, asset_id, posted, version
-        )
-        INSERT INTO entries SELECT id, version, %s, asset_id, %s, posted, now() FROM moved
-        """,
-        amount,
-        account,
-        seq,
-        amount,
-    )
-
-
-def write_transfer(bank: Bank, wallet: str, amount: int, *, accepted_s_ago: int = 0) -> int:
-    """An applied command of `wallet`, with `amount` to or from its partition's revenue shard; its seq."""
-    kind = "spend" if amount < 0 else "top_up"
-    seq = bank.order(kind, wallet, abs(amount))
-    bank.do("DELETE FROM pending WHERE seq = %s", seq)
-    bank.do("UPDATE commands SET accepted_at = now() - make_interval(secs => %s) WHERE seq = %s", accepted_s_ago, seq)
-    bank.do("INSERT INTO outcomes (seq, status, code, at) VALUES (%s, 'applied', 'applied', now())", seq)
-    bank.do(
-        "INSERT INTO transfers SELECT seq, tenant_id, partition, now() FROM commands WHERE seq = %s",
-        seq,
-    )
-    return seq
-
-
-def move(bank: Bank, wallet: str, seq: int, amount: int) -> None:
-    write_entry(bank, account_id(bank, wallet), seq, amount)
-    write_entry(bank, account_id(bank, "@revenue", bank.partition(wallet)), seq, -amount)
-
-
 def test_a_ledger_that_nobody_broke_passes(bank: Bank, engine: Engine) -> None:
     findings = audit.audit(engine)
-    assert [finding.number for finding in findings] == [1, 2, 3, 4, 5, 6]
+    assert [finding.number for finding in findings] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
     assert all(finding.holds for finding in findings)
     checked = {finding.number: finding.checked for finding in findings}
-    assert (checked[1], checked[4], checked[6]) == (4, 6, 6)
+    assert (checked[1], checked[4], checked[6], checked[8]) == (4, 6, 6, 4)
     assert checked[2] == 6 * 8 + 2  # a shard per partition of six system wallets, and two players
 
 
@@ -130,6 +64,14 @@ def test_2_a_balance_after_that_is_none(bank: Bank, engine: Engine) -> None:
     by_hand(bank)
     bank.do("UPDATE entries SET balance_after = 71 WHERE account_id = %s AND version = 2", account_id(bank, "alice"))
     assert broken(engine) == {2: ["version 2: 100 + -30 is not 71", "version 3: 71 + -5 is not 65"]}
+
+
+def test_2_a_time_that_runs_backwards(bank: Bank, engine: Engine) -> None:
+    by_hand(bank)
+    bank.do(
+        "UPDATE entries SET at = at - interval '1 hour' WHERE account_id = %s AND version = 2", account_id(bank, "bob")
+    )
+    assert broken(engine) == {2: ["version 2 is of a time before that of version 1"]}
 
 
 def test_2_an_entry_of_no_account(bank: Bank, engine: Engine) -> None:
@@ -175,6 +117,31 @@ def test_4_a_command_without_exactly_one_fate(bank: Bank, engine: Engine, statem
     by_hand(bank)
     bank.sql.execute(statement.encode())
     assert broken(engine) == {4: [what]}
+
+
+def test_4_half_a_group_applied(bank: Bank, engine: Engine) -> None:
+    spends = [bank.new("spend", "alice", 1), bank.new("spend", "alice", 1)]
+    (first, _) = bank.group(spends)
+    assert broken(engine) == {}
+    by_hand(bank)
+    refused = "UPDATE commands SET group_seq = %s WHERE seq = (SELECT seq FROM outcomes WHERE status = 'rejected')"
+    bank.do(refused, first.seq)
+    assert broken(engine) == {4: ["of a group of 3, 2 are applied"]}
+
+
+def test_4_a_group_waits_under_its_first_command(bank: Bank, engine: Engine) -> None:
+    bank.accept_group([bank.new("spend", "bob", 1), bank.new("spend", "bob", 1)])
+    assert broken(engine) == {}
+    bank.do("UPDATE pending SET size = 1 WHERE size = 2")
+    assert broken(engine) == {4: ["neither pending nor with an outcome"]}
+
+
+def test_4_a_tombstone_that_came_to_life(bank: Bank, engine: Engine) -> None:
+    cancelling.cancel_key(bank.sql, tenant_id=bank.tenant, client_id=bank.client, key="never seen")
+    assert broken(engine) == {}
+    by_hand(bank)
+    bank.do("UPDATE outcomes SET status = 'rejected' WHERE status = 'cancelled'")
+    assert broken(engine) == {4: ["a tombstone, not cancelled"]}
 
 
 def test_4_two_outcomes_of_one_command(bank: Bank, engine: Engine) -> None:

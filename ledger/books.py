@@ -2,7 +2,7 @@
 
 Locks are taken in one global order: accounts by id, in one statement; then shares of the supply, by asset and
 partition; new rows are inserted after that, by name, in one order too. So no two drains can wait for each other in a
-circle.
+circle. The ids are looked up before, without a lock, where they are not known yet.
 Holds, lots and reversals need no locks of their own: their account's guards them. What only some batches need (what
 a command refers to, lots, velocity, supply) is asked for by those batches only.
 """
@@ -10,6 +10,7 @@ a command refers to, lots, velocity, supply) is asked for by those batches only.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 
@@ -23,21 +24,26 @@ _ASSETS: LiteralString = """
 SELECT n.tenant_id, n.code, s.id, s.status, s.limits::text FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, code)
 CROSS JOIN LATERAL (SELECT id, status, limits FROM assets WHERE tenant_id = n.tenant_id AND code = n.code LIMIT 1) s
 """
-# FOR UPDATE locks in the order of the sort below it. Wallets are only read: their status changes under the partitions'
-# locks, one of which this drain holds (ledger.registers). LIMIT 1 on a unique key changes no row: it keeps the planner
-# from joining on the tenant alone, which it finds cheap while it believes that a tenant has few wallets.
-_READ: LiteralString = """
-SELECT n.tenant_id, n.wallet, n.asset, n.shard, w.status, a.id, a.asset_id, a.posted, a.held, a.version, a.floor,
-       a.lots, a.limits::text, a.changed_at
-FROM unnest(%b::int[], %b::text[], %b::text[], %b::smallint[]) AS n (tenant_id, wallet, asset, shard)
-CROSS JOIN LATERAL (SELECT id, status FROM wallets WHERE tenant_id = n.tenant_id AND code = n.wallet LIMIT 1) w
+# LIMIT 1 on a unique key changes no row: it keeps the planner from joining on the tenant alone, which it finds cheap
+# while it believes that a tenant has few wallets.
+_FIND: LiteralString = """
+SELECT n.position, k.id
+FROM unnest(%b::int[], %b::text[], %b::text[], %b::smallint[]) WITH ORDINALITY
+AS n (tenant_id, wallet, asset, shard, position)
+CROSS JOIN LATERAL (SELECT id FROM wallets WHERE tenant_id = n.tenant_id AND code = n.wallet LIMIT 1) w
 CROSS JOIN LATERAL (SELECT id FROM assets WHERE tenant_id = n.tenant_id AND code = n.asset LIMIT 1) s
 CROSS JOIN LATERAL (
     SELECT id FROM accounts WHERE wallet_id = w.id AND asset_id = s.id AND shard = n.shard LIMIT 1
 ) k
-JOIN accounts a ON a.id = k.id
 """
-_LOCK: LiteralString = _READ + " ORDER BY a.id FOR UPDATE OF a"
+# Wallets are only read: their status changes under the partitions' locks, one of which this drain holds
+# (ledger.registers). The time of the last change is told where it is later than `now`: hardly ever.
+_READ: LiteralString = """
+SELECT a.id, w.status, a.asset_id, a.posted, a.held, a.version, a.floor, a.lots, a.limits::text,
+       CASE WHEN a.changed_at > %b THEN a.changed_at END
+FROM accounts a JOIN wallets w ON w.id = a.wallet_id WHERE a.id = ANY(%b::bigint[])
+"""
+_LOCK: LiteralString = _READ + " ORDER BY a.id FOR UPDATE OF a"  # which locks in the order of the sort below it
 _WALLETS: LiteralString = """
 SELECT w.tenant_id, w.code, w.status FROM unnest(%b::int[], %b::text[]) AS n (tenant_id, wallet)
 JOIN wallets w ON w.tenant_id = n.tenant_id AND w.code = n.wallet
@@ -69,6 +75,12 @@ CROSS JOIN LATERAL (
       AND e.amount <= 0 AND c.wallet = n.wallet AND c.type = ANY(%b::text[])
 ) d
 """
+# The ids of accounts that a connection has come across. An account is never deleted and its id never used again, so
+# what was true once stays true; whoever puts another database in the place of this one ends its connections first.
+# Finding an account by its names costs three times what locking it by its id does.
+_accounts_known: WeakKeyDictionary[psycopg.Connection[Any], dict[AccountKey, int]] = WeakKeyDictionary()
+ACCOUNTS_KNOWN_MAX = 50_000  # 15 MiB; past that many, begin again: those at play come back within a few drains
+
 _VELOCITY_TYPES = [type_ for type_ in DEBIT_TYPES if type_ != "adjust"]
 
 
@@ -92,27 +104,30 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     legs = references.legs(connection, reversals) if reversals else {}
     keys = list({key for command in commands for key in touched(command, legs)})
     names = sorted({(tenant, asset) for tenant, _, asset, _ in keys})
+    ids = _remembered(connection, keys) if locking else _find(connection, keys)
     books = Books(now, wanted=reversals)
     by_id: dict[int, Account] = {}
     with_lots: list[int] = []
+    limited = False
     with connection.pipeline(), connection.cursor(binary=True) as assets, connection.cursor(binary=True) as accounts:
         assets.execute(_ASSETS, ([tenant for tenant, _ in names], [code for _, code in names]))
-        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], [], []]
-        accounts.execute(_LOCK if locking else _READ, columns)
+        accounts.execute(_LOCK if locking else _READ, (now, list(ids)))
         for tenant, code, id_, status, limits in assets:
             books.assets[tenant, code] = Asset(id_, status, read_limits(limits) if limits else None)
-        for (
-            tenant, wallet, asset, shard, status, id_, asset_id, posted, held, version, floor, lots, limits, changed_at,
-        ) in accounts:  # fmt: skip
-            key = (tenant, wallet, asset, shard)
+            limited = limited or limits is not None
+        for id_, status, asset_id, posted, held, version, floor, lots, limits, later in accounts:
+            key = ids[id_]
             account = by_id[id_] = books.accounts[key] = Account(key, id_, asset_id, posted, held, version, floor)
-            books.wallets[tenant, wallet] = status
-            if changed_at > books.now:
-                books.now = changed_at
+            books.wallets[key[0], key[1]] = status
+            if later is not None:
+                books.now = max(books.now, later)
             if lots:
                 with_lots.append(id_)
             if limits:
-                account.limits = read_limits(limits)
+                account.limits, limited = read_limits(limits), True
+    if len(by_id) != len(ids):
+        _accounts_known.pop(connection, None)
+        raise BooksMoved
     strangers = list({(key[0], key[1]) for key in keys if (key[0], key[1]) not in books.wallets})
     if strangers:  # wallets without an account in the asset: they may exist all the same, and be frozen
         with connection.cursor(binary=True) as cursor:
@@ -127,11 +142,28 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     }
     if holds:
         references.load_holds(connection, books, holds)
-    if any(asset.limits or account.limits for asset, account in _limited(books)):
+    if limited:
         _load_windows(connection, books)
     if any(asset.limits and asset.limits.max_supply is not None for asset in books.assets.values()):
         supply.load(connection, books, commands, locking=locking)
     return books
+
+
+def _remembered(connection: psycopg.Connection[Any], keys: Sequence[AccountKey]) -> dict[int, AccountKey]:
+    """The ids of the accounts that are there: most are known from earlier drains on this connection."""
+    known = _accounts_known.setdefault(connection, {})
+    if unknown := [key for key in keys if key not in known]:
+        if len(known) > ACCOUNTS_KNOWN_MAX:
+            known.clear()
+            unknown = keys
+        known.update({key: id_ for id_, key in _find(connection, unknown).items()})
+    return {known[key]: key for key in keys if key in known}
+
+
+def _find(connection: psycopg.Connection[Any], keys: Sequence[AccountKey]) -> dict[int, AccountKey]:
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(_FIND, [list(column) for column in zip(*keys, strict=True)] or [[], [], [], []])
+        return {id_: keys[position - 1] for position, id_ in cursor}
 
 
 def touched(command: Command, legs: references.Legs) -> Iterable[AccountKey]:

@@ -249,11 +249,12 @@ class Nothing(Enum):
 
 
 _COMMAND_COLUMNS: LiteralString = (
-    "clock_timestamp(), c.type, c.options::text, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, "
+    "c.type, c.options::text, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, "
     "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq, c.request_hash"
 )
 _CLAIM: LiteralString = """
-SELECT clock_timestamp(), seq, size, locked FROM claim_pending(%b::smallint[], %b::int, %b::int)
+SELECT CASE WHEN n = 1 THEN clock_timestamp() END, seq, size, locked
+FROM claim_pending(%b::smallint[], %b::int, %b::int) WITH ORDINALITY AS c (seq, size, locked, n)
 """
 # A statement of its own, after the claim: the claim sees rows that were committed while it ran, and a join in the same
 # statement, whose snapshot is older, would not find their commands.
@@ -357,7 +358,7 @@ def unstored(command: NewCommand, seq: int, group_seq: int | None) -> Command:
     """A command that is in no inbox, as a drain would load it."""
     who = (seq, command.tenant_id, command.partition, command.wallet, command.asset, command.amount or 0)
     more = (command.expires_at, command.to_wallet, command.ref_seq or 0, group_seq, command.request_hash)
-    return _command((None, command.type, command.options, *who, *more))
+    return _command((command.type, command.options, *who, *more))
 
 
 def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
@@ -368,10 +369,10 @@ def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
 
 def _command(row: tuple[Any, ...]) -> Command:
     """From the columns of _COMMAND_COLUMNS."""
-    order: tuple[Any, ...] = row[3:]  # the fields of Order, in its order, up to its options
-    if row[2] is not None:
-        order = (*order, read_options(row[2]))
-    match row[1]:
+    order: tuple[Any, ...] = row[2:]  # the fields of Order, in its order, up to its options
+    if row[1] is not None:
+        order = (*order, read_options(row[1]))
+    match row[0]:
         case "spend":
             return Spend(*order)
         case "top_up":

@@ -1,0 +1,53 @@
+"""A drain's connection remembers the ids of accounts: which is faster, and may never be wrong or grow without end."""
+
+import pytest
+
+from ledger import books
+from tests.books import GOLD, Bank
+
+
+def known(bank: Bank) -> set[str]:
+    return {wallet for _, wallet, _, _ in books._accounts_known.get(bank.drains, {})}
+
+
+def test_an_account_is_looked_up_once_and_an_opened_one_when_it_is_met_again(bank: Bank) -> None:
+    bank.top_up("alice", 10)
+    assert known(bank) == {"@treasury"}
+    bank.spend("alice", 1)
+    assert {"alice", "@treasury", "@revenue"} <= known(bank)
+
+    bank.spend("alice", 2)
+    assert bank.available("alice") == 7
+
+
+def test_an_account_that_was_never_committed_is_forgotten_and_the_batch_drained_again(bank: Bank) -> None:
+    """As it would be if the database were put back to an earlier state under a connection that lives on."""
+    bank.top_up("bob", 10)
+    bank.spend("bob", 1)
+    books._accounts_known[bank.drains][bank.tenant, "bob", GOLD, 0] = 2**40
+
+    assert bank.spend("bob", 4).code == "applied"
+    assert bank.available("bob") == 5
+
+
+def test_what_is_remembered_has_a_bound(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "ACCOUNTS_KNOWN_MAX", 3)
+    for wallet in ("a", "b", "c", "d", "e", "f"):
+        bank.top_up(wallet, 10)
+        bank.spend(wallet, 1)
+
+    assert len(books._accounts_known[bank.drains]) <= 3 + 2  # and the accounts of one batch
+    assert [bank.available(wallet) for wallet in "abcdef"] == [9] * 6
+
+
+def test_each_connection_remembers_for_itself_and_it_is_gone_with_the_connection(bank: Bank) -> None:
+    bank.top_up("carol", 10)
+    before = len(books._accounts_known)
+    bank.order("spend", "carol", 1)
+    with bank.another_drain() as second:
+        second.claim()
+        second.apply_and_commit()
+        assert len(books._accounts_known) == before + 1
+    del second
+
+    assert len(books._accounts_known) == before

@@ -2,8 +2,8 @@
 
 psycopg dumps a list at 125 ns an element, and takes the smallest integer type that the values of the day fit in: a
 column of balances is now int4[], now int8[], and each mix of them a prepared statement of its own. Here integers are
-always bigint[], at 30 ns an element, texts take 45, a column of NULLs nothing. Of other types (times, bytes) and of
-lists in lists psycopg takes care as before.
+always bigint[], at 30 ns an element, texts take 45, a column of NULLs nothing. Of other types (times) and of lists in
+lists psycopg takes care as before.
 """
 
 import struct
@@ -21,13 +21,15 @@ from psycopg.types.string import StrBinaryDumper
 
 _BIGINT, _BIGINT_ARRAY = 20, 1016  # OIDs of PostgreSQL's own types never change
 _TEXT, _TEXT_ARRAY = 25, 1009
+_BYTEA, _BYTEA_ARRAY = 17, 1001
 
 _head = struct.Struct("!5i").pack  # dimensions, whether there are NULLs, element type; size, lower bound
 _bigint = struct.Struct("!iq").pack  # an element: its length in bytes, then itself
-_NULL = struct.pack("!i", -1)
+_length = struct.Struct("!i").pack
+_NULL = _length(-1)
 _NULL_CHARACTERS = _NULL.decode("latin-1")
 # The four bytes of a text's length as characters: one join and one encoding do the rest. Longer texts are psycopg's.
-_LENGTHS = [struct.pack("!i", length).decode("latin-1") for length in range(2048)]
+_LENGTHS = [_length(length).decode("latin-1") for length in range(2048)]
 
 
 class _Bigints(ListBinaryDumper):
@@ -76,6 +78,13 @@ class _TextsAndNulls(_Texts):
         return _head(1, 1, _TEXT, len(obj), 1) + elements.encode("latin-1")
 
 
+class _Byteas(ListBinaryDumper):
+    oid = _BYTEA_ARRAY
+
+    def dump(self, obj: list[Any]) -> Buffer | None:
+        return _head(1, 0, _BYTEA, len(obj), 1) + b"".join([_length(len(value)) + value for value in obj])
+
+
 class _Nulls(BaseListDumper):
     """In text, so that PostgreSQL takes their type from where they stand."""
 
@@ -105,6 +114,8 @@ def _choose(column: list[Any]) -> type[BaseListDumper] | None:
         return _Nulls if nulls else None
     if kinds == {int}:
         return _BigintsAndNulls if nulls else _Bigints
+    if kinds == {bytes} and not nulls:
+        return _Byteas
     if all(issubclass(kind, str) for kind in kinds):  # an enum of codes is text, too
         return _TextsAndNulls if nulls else _Texts
     return None

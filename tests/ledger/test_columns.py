@@ -38,7 +38,8 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         ("text", []),
         ("text", [Code.APPLIED, "x"]),
         ("timestamptz", [AT, None, AT]),
-        ("bytea", [b"\x00\xff", b""]),
+        ("bytea", [b"\x00\xff", b"", bytes(32)]),
+        ("bytea", [b"\x00", None]),
         ("boolean", [True, False]),
     ],
 )

@@ -30,6 +30,7 @@ KEYS = {
     "pk_accounts": {"id"},
     "uq_assets_tenant_id_code": {"tenant_id", "code"},
     "pk_assets": {"id"},
+    "pk_chain_heads": {"partition"},
 }
 # The oldest rows of a partition are read from one end of the index, up to a limit.
 FROM_ONE_END = {"pk_pending": {"partition"}}

@@ -15,7 +15,7 @@ from api.edge import Edge
 from api.intake import Intake
 from api.metrics import Metrics
 from api.openapi import document
-from api.routes import assets, changes, commands, entries, health, supply, transfers, wallet_life, wallets
+from api.routes import assets, batches, changes, commands, entries, health, supply, transfers, wallet_life, wallets
 from api.waiting import Waiting
 from ledger import db, inbox
 from runtime.celery_app import make_celery
@@ -52,6 +52,7 @@ def create_app() -> Api:
         # Flat, the hottest first: matching takes them in turn.
         routes=[
             *commands.routes,
+            *batches.routes,
             *wallets.router.routes,
             *entries.router.routes,
             *wallet_life.router.routes,
@@ -64,7 +65,7 @@ def create_app() -> Api:
         ],
     )
     app.state.metrics = Metrics()
-    app.edge = Edge(super(Api, app).__call__, hot=commands.hot)
+    app.edge = Edge(super(Api, app).__call__, hot=commands.hot | batches.hot)
     problems.install(app)
     bodies = (
         wallets.PutWallet,

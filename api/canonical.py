@@ -6,16 +6,14 @@ outcome, `expired`.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import msgspec
 from msgspec import Meta
 
 from api.requests import (
     AdjustRequest,
-    Amount,
     BonusRequest,
     CaptureRequest,
     CommandItem,
@@ -31,14 +29,14 @@ from api.requests import (
 )
 from ledger.commands import (
     LEDGER_CLIENT,
-    NO_OPTIONS,
     REVERSIBLE_TYPES,
     Options,
     Precondition,
     write_options,
 )
+from ledger.ids import Kind, parse_id, unix_ms
 from ledger.inbox import NewCommand
-from ledger.money import AMOUNT_MAX, exchanged
+from ledger.money import AMOUNT_MAX, canonical_rate, exchanged
 from ledger.names import metadata_text
 from ledger.outcomes import CommandState
 from ledger.partitions import partition_of
@@ -47,7 +45,7 @@ from ledger.partitions import partition_of
 HOLD_MAX = timedelta(days=31)
 
 Referring = (CaptureRequest, ReleaseRequest, ReverseRequest)  # they name another command
-Referred = Mapping[str, CommandState]  # by the id that the request gave; what the tenant does not have is not in it
+Referred = Mapping[int, CommandState]  # by seq: those of the tenant's commands that requests name
 
 
 class InvalidField(ValueError):
@@ -59,16 +57,25 @@ class InvalidField(ValueError):
         self.detail = detail
 
 
-def referred_id(request: CommandRequest | CommandItem) -> str | None:
-    """The id of the command that this one names."""
+def referring_member(request: CommandRequest | CommandItem) -> str | None:
+    """The member of this request that names another command."""
     if isinstance(request, (CaptureRequest, ReleaseRequest)):
-        return request.hold
-    return request.command if isinstance(request, ReverseRequest) else None
+        return "hold"
+    return "command" if isinstance(request, ReverseRequest) else None
 
 
-def needs_admin(request: CommandRequest | CommandItem) -> bool:
-    """Corrections of the books, and debts, are an operator's."""
-    return isinstance(request, AdjustRequest) or (isinstance(request, ReverseRequest) and request.allow_negative)
+def referred_seq(request: CaptureRequest | ReleaseRequest | ReverseRequest) -> int | None:
+    """The seq in the id of the command that this one names; None: no command has such an id."""
+    name = parse_id(Kind.COMMAND, _referred_id(request))
+    return name[0] if name else None
+
+
+def needs_admin(request: CommandRequest | CommandItem, referred: Referred) -> bool:
+    """Corrections of the books, debts, and what undoes a correction are an operator's."""
+    if isinstance(request, ReverseRequest):
+        original = referred.get(referred_seq(request) or 0)
+        return request.allow_negative is True or (original is not None and original.type == "adjust")
+    return isinstance(request, AdjustRequest)
 
 
 def new_command(
@@ -81,23 +88,16 @@ def new_command(
     referred: Referred,
 ) -> NewCommand:
     """The request as it goes into the inbox. Raises InvalidField."""
-    options, ref = NO_OPTIONS, None
+    ref_seq = asked_wallet = asked_asset = None
     if isinstance(request, Referring):
-        ref = _referred(request, referred)
-        wallet, asset, partition = ref.wallet, ref.asset, ref.partition
-        assert wallet is not None
-        assert asset is not None
+        ref_seq, wallet, asset, partition = _referred(request, referred)
     else:
-        wallet, asset, partition = request.wallet, request.asset, partition_of(tenant_id, request.wallet, partitions)
+        asked_wallet, asked_asset = wallet, asset = request.wallet, request.asset
+        partition = partition_of(tenant_id, wallet, partitions)
     amount = _amount(request)
     to_wallet = request.to_wallet if isinstance(request, (TransferRequest, CaptureRequest)) else None
     if to_wallet == wallet:
-        raise InvalidField("/to_wallet", "must be another wallet than `wallet`")
-    match request:
-        case SpendRequest() | TransferRequest() | TopUpRequest() | BonusRequest() if _plain(request):
-            pass
-        case _:
-            options = _options(request, amount)
+        raise InvalidField("/to_wallet", "must be another wallet than the one that pays")
     metadata = None
     if request.metadata is not None:
         try:
@@ -105,12 +105,14 @@ def new_command(
         except ValueError as error:
             raise InvalidField("/metadata", str(error)) from error
     expires_at = _instant(request.expires_at, "/expires_at") if request.expires_at is not None else None
+    options = _options(request)
+    asked = write_options(options)
     kind = request.__struct_config__.tag
     assert isinstance(kind, str)
-    stored_options = write_options(options) if options is not NO_OPTIONS else None
-    form: tuple[object, ...] = (kind, wallet, to_wallet, asset, amount, request.reference, metadata, expires_at)
-    if stored_options is not None or ref is not None:
-        form = (*form, stored_options, ref.seq if ref else None)
+    # The last two only where they say something: the keys of plain commands are older than they are.
+    form = (kind, asked_wallet, to_wallet, asked_asset, amount, request.reference, metadata, expires_at)
+    if asked is not None or ref_seq is not None:
+        form = (*form, asked, ref_seq)
     return NewCommand(
         tenant_id=tenant_id,
         client_id=client_id,
@@ -125,8 +127,8 @@ def new_command(
         reference=request.reference,
         metadata=metadata,
         expires_at=expires_at,
-        options=stored_options,
-        ref_seq=ref.seq if ref else None,
+        options=_with_to_amount(request, options) if isinstance(request, ExchangeRequest) else asked,
+        ref_seq=ref_seq,
     )
 
 
@@ -145,27 +147,24 @@ def _hash(form: object) -> bytes:
     return blake2b(msgspec.json.encode(form), digest_size=16).digest()
 
 
-def _plain(request: SpendRequest | TransferRequest | TopUpRequest | BonusRequest) -> bool:
-    """Whether it has nothing but what every command has."""
-    if request.precondition is not None:
-        return False
-    if isinstance(request, (SpendRequest, TransferRequest)):
-        return request.credits_order == "soonest_to_expire"
-    return request.credits_expire_at is None and request.priority is None and request.source is None
+def _referred_id(request: CaptureRequest | ReleaseRequest | ReverseRequest) -> str:
+    return request.command if isinstance(request, ReverseRequest) else request.hold
 
 
-def _referred(request: CaptureRequest | ReleaseRequest | ReverseRequest, referred: Referred) -> CommandState:
-    if isinstance(request, ReverseRequest):
-        found = referred.get(request.command)
-        if found is None or found.client_id == LEDGER_CLIENT:
-            raise InvalidField("/command", "there is no command with this id")
-        if found.type not in REVERSIBLE_TYPES:
-            raise InvalidField("/command", f"a {found.type} cannot be reversed; {', '.join(REVERSIBLE_TYPES)} can")
-        return found
-    found = referred.get(request.hold)
-    if found is None or found.type != "hold":
-        raise InvalidField("/hold", "there is no hold with this id; it is the id of the command that placed it")
-    return found
+def _referred(
+    request: CaptureRequest | ReleaseRequest | ReverseRequest, referred: Referred
+) -> tuple[int, str, str, int]:
+    """Seq, wallet, asset and partition of the command that this one names. Raises InvalidField."""
+    member, types = ("command", REVERSIBLE_TYPES) if isinstance(request, ReverseRequest) else ("hold", ("hold",))
+    name = parse_id(Kind.COMMAND, _referred_id(request))
+    found = referred.get(name[0]) if name else None
+    if found is None or name != (found.seq, unix_ms(found.accepted_at)):
+        raise InvalidField(f"/{member}", "must be the id of a command that is there")
+    if found.type not in types or found.client_id == LEDGER_CLIENT:
+        raise InvalidField(f"/{member}", f"names a {found.type}; it must name one of: {', '.join(types)}")
+    assert found.wallet is not None
+    assert found.asset is not None
+    return found.seq, found.wallet, found.asset, found.partition
 
 
 def _amount(request: CommandRequest | CommandItem) -> int | None:
@@ -180,62 +179,60 @@ def _amount(request: CommandRequest | CommandItem) -> int | None:
     return amount
 
 
-def _options(request: CommandRequest | CommandItem, amount: int | None) -> Options:
-    options = Options(precondition=_precondition(request.precondition))
-    if isinstance(request, (SpendRequest, TransferRequest, HoldRequest, ExchangeRequest)):
-        options = msgspec.structs.replace(options, credits_order=request.credits_order)
+def _options(request: CommandRequest | CommandItem) -> Options:
+    """What only some commands have, as it was asked."""
+    precondition = _precondition(request.precondition) if request.precondition is not None else None
     match request:
+        case SpendRequest() | TransferRequest():
+            return Options(precondition, request.credits_order or "soonest_to_expire")
         case TopUpRequest() | BonusRequest():
             ends = request.credits_expire_at
             at = _instant(ends, "/credits_expire_at") if ends is not None else None
-            return msgspec.structs.replace(
-                options, credits_expire_at=at, priority=request.priority, source=request.source
-            )
+            return Options(precondition, credits_expire_at=at, priority=request.priority, source=request.source)
         case HoldRequest():
-            ends = _instant(request.hold_expires_at, "/hold_expires_at")
-            if ends > datetime.now(UTC) + HOLD_MAX:
+            at = _instant(request.hold_expires_at, "/hold_expires_at")
+            if at > datetime.now(UTC) + HOLD_MAX:
                 raise InvalidField("/hold_expires_at", f"must be at most {HOLD_MAX.days} days ahead")
-            return msgspec.structs.replace(options, hold_expires_at=ends)
+            return Options(precondition, request.credits_order or "soonest_to_expire", hold_expires_at=at)
         case CaptureRequest():
-            return msgspec.structs.replace(options, final=request.final)
+            return Options(precondition, final=request.final is not False)
+        case ReleaseRequest():
+            return Options(precondition)
         case ExchangeRequest():
             if request.to_asset == request.asset:
                 raise InvalidField("/to_asset", "must be another asset than `asset`")
-            assert amount is not None
-            to_amount = exchanged(amount, request.rate, request.rounding)
-            if not 1 <= to_amount <= AMOUNT_MAX:
-                detail = (
-                    f"makes {to_amount} minor units of {request.to_asset} at this rate; from 1 to {AMOUNT_MAX} may be"
-                )
-                raise InvalidField("/amount", detail)
-            return msgspec.structs.replace(
-                options,
+            return Options(
+                precondition,
+                request.credits_order or "soonest_to_expire",
                 to_asset=request.to_asset,
-                to_amount=to_amount,
-                rate=format(Decimal(request.rate).normalize(), "f"),
-                rounding=request.rounding,
+                rate=canonical_rate(request.rate),
+                rounding=request.rounding or "down",
             )
         case ReverseRequest():
-            return msgspec.structs.replace(options, allow_negative=request.allow_negative)
+            return Options(precondition, allow_negative=request.allow_negative is True)
         case AdjustRequest():
-            return msgspec.structs.replace(options, reason=request.reason)
+            return Options(precondition, reason=request.reason)
         case _:
-            return options
+            assert_never(request)
 
 
-def _precondition(asked: PreconditionRequest | None) -> Precondition | None:
-    if asked is None:
-        return None
+def _with_to_amount(request: ExchangeRequest, options: Options) -> str | None:
+    """The options with what the exchange comes to, which follows from the request and is no part of its hash."""
+    assert options.rate is not None
+    to_amount = exchanged(int(request.amount), options.rate, options.rounding)
+    if not 1 <= to_amount <= AMOUNT_MAX:
+        detail = f"comes to {to_amount} minor units of {request.to_asset}; from 1 to {AMOUNT_MAX} may be"
+        raise InvalidField("/amount", detail)
+    return write_options(msgspec.structs.replace(options, to_amount=to_amount))
+
+
+def _precondition(asked: PreconditionRequest) -> Precondition:
     if asked.version is None and asked.available_gte is None:
         raise InvalidField("/precondition", "must have `version` or `available_gte`")
-    available = _available(asked.available_gte) if asked.available_gte is not None else None
-    return Precondition(version=asked.version, available_gte=available)
-
-
-def _available(amount: Amount) -> int:
-    if int(amount) > AMOUNT_MAX:
+    available = int(asked.available_gte) if asked.available_gte is not None else None
+    if available is not None and available > AMOUNT_MAX:
         raise InvalidField("/precondition/available_gte", f"must be from 0 to {AMOUNT_MAX} minor units")
-    return int(amount)
+    return Precondition(version=asked.version, available_gte=available)
 
 
 def _instant(text: str, pointer: str) -> datetime:

@@ -1,302 +1,75 @@
-"""What the OpenAPI document says of commands. Their plain Starlette routes (api.routes.commands) say nothing of it.
+"""What the OpenAPI document says of commands. Their plain Starlette routes (api.routes.commands) say nothing of it."""
 
-The schemas are those of the structs that the routes decode, sharpened where JSON Schema can tell more than msgspec
-checks while it decodes. Tests hold every answer, every example and the limits to this document.
-"""
-
-from datetime import datetime
-from typing import Annotated, Any, Literal
-
-from msgspec import UNSET, Meta, Struct, UnsetType
+from datetime import UTC, datetime
+from typing import Any
 
 from api.canonical import HOLD_MAX
-from api.openapi import components, problems
-from api.requests import BATCH_MAX, BatchRequest, CommandRequest
+from api.command_schemas import KEY_PATTERN, ref, schemas
+from api.openapi import problems
+from api.requests import BATCH_MAX
 from api.routes.commands import WAIT_MAX_S
-from ledger.commands import OWN_TYPES, TOMBSTONE, TYPES, CreditsOrder, Source
-from ledger.errors import Code
 from ledger.keys import Scope
-from ledger.money import AMOUNT_MAX, Rounding
-from ledger.names import METADATA_DEPTH_MAX, METADATA_MAX_BYTES
-
-# --- answers -------------------------------------------------------------------------------------------------------
-
-Amount = Annotated[str, Meta(pattern="^-?[0-9]{1,19}$", description="Minor units of the asset.")]
-Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
-Time = Annotated[datetime, Meta(tz=True, extra_json_schema={"format": "date-time"})]
-Type = Annotated[str, Meta(extra_json_schema={"enum": [*TYPES, *OWN_TYPES, TOMBSTONE]})]
-Metadata = Annotated[dict[str, Any], Meta(description="As it was sent; `{}` where none was.")]
-
-
-class OutcomeAccount(Struct, forbid_unknown_fields=True):
-    """A balance that the command left. System wallets are not shown."""
-
-    wallet: str
-    asset: str
-    posted: Amount
-    held: Amount
-    available: Annotated[Amount, Meta(description="`posted` - `held`.")]
-    version: Annotated[int, Meta(ge=0, description="One more with each entry. Later ones are newer.")]
-
-
-class Moved(Struct, forbid_unknown_fields=True):
-    asset: str
-    amount: Amount
-
-
-class OutcomeHold(Struct, forbid_unknown_fields=True):
-    id: Annotated[Id, Meta(description="The command that placed it.")]
-    status: Literal["open", "captured", "released", "expired"]
-    remaining: Annotated[Amount, Meta(description="Still held.")]
-    captured: Amount
-
-
-class LotPart(Struct, forbid_unknown_fields=True):
-    """A part of an amount, by lot. Taken from it: below zero; given to it: above."""
-
-    lot: Annotated[str | None, Meta(description="The lot's id. Null: plain credits.")]
-    wallet: str
-    asset: str
-    amount: Amount
-    held: Annotated[Amount, Meta(description="Change of what holds have taken of it.")] | UnsetType = UNSET
-    source: Source | UnsetType = UNSET
-    priority: int | UnsetType = UNSET
-    expires_at: Time | UnsetType | None = UNSET
-
-
-class Outcome(Struct, forbid_unknown_fields=True):
-    """What became of a command. It never changes."""
-
-    code: Annotated[Code, Meta(description="Match on this. Newer versions add codes; treat an unknown one as final.")]
-    at: Time
-    transfers: Annotated[list[Id], Meta(description="What it wrote; empty unless it was applied.")]
-    accounts: Annotated[
-        list[OutcomeAccount],
-        Meta(description="Applied: the balances it left. Rejected: the wallet's own balance at that moment, if any."),
-    ]
-    task: Annotated[Id | None, Meta(description="The worker's task, as Flower shows it. Null: the look-out.")]
-    detail: Annotated[str, Meta(description="Why not, for a person. Not there when applied.")] | UnsetType = UNSET
-    moved: (
-        Annotated[list[Moved], Meta(description="Where the command did not say it all: by asset, what it moved.")]
-        | UnsetType
-    ) = UNSET
-    hold: Annotated[OutcomeHold, Meta(description="The hold, as the command left it.")] | UnsetType = UNSET
-    lots: (
-        Annotated[list[LotPart], Meta(description="What it took from lots and gave to them, in order.")] | UnsetType
-    ) = UNSET
-
-
-class ShownPrecondition(Struct, forbid_unknown_fields=True):
-    version: int | UnsetType = UNSET
-    available_gte: Amount | UnsetType = UNSET
-
-
-class _Shown(Struct, kw_only=True, forbid_unknown_fields=True):
-    id: Id
-    object: Literal["command"]
-    type: Type
-    wallet: Annotated[str | None, Meta(description="Null for a tombstone.")]
-    asset: Annotated[str | None, Meta(description="Null for a tombstone.")]
-    amount: Annotated[Amount | None, Meta(description="Null where all that is left was asked for.")]
-    reference: str | None
-    metadata: Metadata
-    idempotency_key: str
-    accepted_at: Time
-    expires_at: Time | None
-    to_wallet: Annotated[str, Meta(description="Of a transfer, a capture.")] | UnsetType = UNSET
-    precondition: ShownPrecondition | UnsetType = UNSET
-    credits_expire_at: Time | UnsetType = UNSET
-    priority: int | UnsetType = UNSET
-    source: Source | UnsetType = UNSET
-    credits_order: CreditsOrder | UnsetType = UNSET
-    hold_expires_at: Time | UnsetType = UNSET
-    hold: Annotated[Id | None, Meta(description="The hold that it captures, releases or ends.")] | UnsetType = UNSET
-    final: bool | UnsetType = UNSET
-    to_asset: str | UnsetType = UNSET
-    rate: str | UnsetType = UNSET
-    rounding: Rounding | UnsetType = UNSET
-    command: Annotated[Id | None, Meta(description="The command that it reverses.")] | UnsetType = UNSET
-    allow_negative: bool | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-
-
-class PendingCommand(_Shown, kw_only=True):
-    """Accepted and durable; its outcome is to come."""
-
-    status: Literal["pending"]
-    outcome: None
-
-
-class FinalCommand(_Shown, kw_only=True):
-    """With its outcome, which never changes."""
-
-    status: Literal["applied", "rejected", "cancelled", "failed"]
-    outcome: Outcome
-
-
-class PendingResult(Struct, forbid_unknown_fields=True):
-    status: Literal[202]
-    command: PendingCommand
-    idempotent_replayed: Literal[True] | UnsetType = UNSET
-
-
-class FinalResult(Struct, forbid_unknown_fields=True):
-    status: Literal[200]
-    command: FinalCommand
-    idempotent_replayed: Literal[True] | UnsetType = UNSET
-
-
-# --- schemas -------------------------------------------------------------------------------------------------------
-
-_KINDS = (
-    "TopUp", "Bonus", "Spend", "Transfer", "Hold", "Capture", "Release", "Exchange", "Reverse", "Adjust",
-)  # fmt: skip
-
-# 1 to AMOUNT_MAX, a power of ten, leading zeros allowed: what the api checks in two steps (api.requests) in one.
-_AMOUNT = f"^(?:0*[1-9][0-9]{{0,{len(str(AMOUNT_MAX)) - 2}}}|{AMOUNT_MAX})$"
-_SIGNED = f"^(?=-?[0-9]{{1,19}}$)-?{_AMOUNT[1:]}"
-_AVAILABLE = f"^(?:0*[0-9]{{1,{len(str(AMOUNT_MAX)) - 1}}}|{AMOUNT_MAX})$"
-# A bare key; or a quoted one, which may have two characters more. `""` is an empty one.
-KEY_PATTERN = r'^(?!""$)[!-~]{1,255}$|^"[!-~]{254,255}"$'
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _schemas() -> dict[str, Any]:
-    named = components(CommandRequest, BatchRequest, PendingCommand, FinalCommand, PendingResult, FinalResult)
-    for kind in _KINDS:
-        for role in ("Request", "Item"):
-            _sharpen(named[f"{kind}{role}"]["properties"], signed=kind == "Adjust")
-    expected = named["PreconditionRequest"]
-    # An explicit null is as if it were absent.
-    expected["anyOf"] = [
-        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in expected["properties"]
-    ]
-    expected["properties"]["available_gte"]["anyOf"][0] |= {"pattern": _AVAILABLE, "maxLength": 19}
-    named["CommandRequest"] = _by_type("Request")
-    named["CommandItem"] = _by_type("Item")
-    batch = named["BatchRequest"]["properties"]
-    batch["commands"]["items"] = _ref("CommandItem")
-    batch["atomic"]["description"] = "All of them in one transaction, or none: commands of one wallet."
-    named["Command"] = {"oneOf": [_ref("PendingCommand"), _ref("FinalCommand")]}
-    named["FailedResult"] = _strict(
-        status={"type": "integer", "minimum": 400, "maximum": 599},
-        problem={**_ref("Problem"), "description": "Its pointers lead into the item, not into the whole body."},
-    )
-    results = [_ref("PendingResult"), _ref("FinalResult"), _ref("FailedResult")]
-    named["BatchAnswer"] = _strict(
-        results={"type": "array", "items": {"oneOf": results}, "description": "One per command, in their order."}
-    )
-    return named
-
-
-def _strict(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _by_type(role: str) -> dict[str, Any]:
-    mapping = {tag: _ref(f"{kind}{role}")["$ref"] for tag, kind in zip(TYPES, _KINDS, strict=True)}
-    return {
-        "oneOf": [{"$ref": reference} for reference in mapping.values()],
-        "discriminator": {"propertyName": "type", "mapping": mapping},
-    }
-
-
-def _sharpen(properties: dict[str, Any], *, signed: bool) -> None:
-    if "amount" in properties:
-        digits, number = properties["amount"]["anyOf"][:2]
-        digits |= {"pattern": _SIGNED if signed else _AMOUNT, "maxLength": 20 if signed else 19, "examples": ["30"]}
-        if signed:
-            number["not"] = {"const": 0}
-    properties["metadata"]["description"] = (
-        f"Yours; comes back with the command and its entries. At most {METADATA_MAX_BYTES} bytes of JSON and "
-        f"{METADATA_DEPTH_MAX} levels; no NUL in any string."
-    )
-    for name, description in _TIMES.items():
-        if name in properties:
-            schema = properties[name]
-            schema.get("anyOf", [schema])[0]["format"] = "date-time"
-            schema["description"] = description
-
-
-_TIMES = {
-    "expires_at": "Not applied by then: rejected `expired`.",
-    "hold_expires_at": f"When what is left of the hold becomes available again; at most {HOLD_MAX.days} days ahead.",
-    "credits_expire_at": "When what is left of these credits goes to `@expired`.",
-}
-
 
 # --- examples ------------------------------------------------------------------------------------------------------
 
-# In this order each of them is applied, where the asset gold_coins is there. A test posts them.
+_ID = "01a1fc89-fb3f-8c0d-8000-00000000000b"
+_HOLD_ENDS = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + HOLD_MAX / 2
+_OF_A_PLAYER = {"wallet": "player-42", "asset": "gold_coins"}
+
+# In this order each of them is applied, where the assets are there, and each id is that of the example it speaks of.
+# A test posts them.
 _EXAMPLES: dict[str, dict[str, Any]] = {
-    "top_up": {"type": "top_up", "wallet": "player-42", "asset": "gold_coins", "amount": "100"},
-    "bonus": {"type": "bonus", "wallet": "player-42", "asset": "gold_coins", "amount": 50, "reference": "season-3"},
+    "top_up": {"type": "top_up", **_OF_A_PLAYER, "amount": "100"},
+    "bonus": {"type": "bonus", **_OF_A_PLAYER, "amount": 50, "reference": "season-3"},
+    "bonus_that_expires": {
+        "type": "bonus",
+        **_OF_A_PLAYER,
+        "amount": "20",
+        "credits_expire_at": "2099-12-31T00:00:00Z",
+        "priority": 10,
+    },
     "spend": {
         "type": "spend",
-        "wallet": "player-42",
-        "asset": "gold_coins",
+        **_OF_A_PLAYER,
         "amount": "30",
         "reference": "order-99",
         "metadata": {"item": "sword"},
         "expires_at": "2099-11-21T12:00:05Z",
     },
-    "transfer": {
-        "type": "transfer",
-        "wallet": "player-42",
-        "to_wallet": "player-7",
-        "asset": "gold_coins",
+    "spend_on_a_condition": {
+        "type": "spend",
+        **_OF_A_PLAYER,
         "amount": "5",
+        "credits_order": "purchased_first",
+        "precondition": {"available_gte": "100"},
     },
-    "hold": {
-        "type": "hold",
-        "wallet": "player-42",
-        "asset": "gold_coins",
-        "amount": "10",
-        "hold_expires_at": "2026-11-21T12:15:00Z",
-    },
-    "exchange": {
-        "type": "exchange",
-        "wallet": "player-42",
-        "asset": "gold_coins",
-        "amount": "10",
-        "to_asset": "diamonds",
-        "rate": "0.25",
-    },
-    "adjust": {
-        "type": "adjust",
-        "wallet": "player-42",
-        "asset": "gold_coins",
-        "amount": "-1",
-        "reason": "credited twice before the move",
-    },
-}
-_ID = "01a1fc89-fb3f-8c0d-8000-00000000000b"
-# These name a command, which a reader must put in.
-_REFERRING: dict[str, dict[str, Any]] = {
-    "capture": {"type": "capture", "hold": _ID, "amount": "7", "reference": "order-99"},
+    "transfer": {"type": "transfer", **_OF_A_PLAYER, "to_wallet": "player-7", "amount": "5"},
+    "hold": {"type": "hold", **_OF_A_PLAYER, "amount": "40", "hold_expires_at": _HOLD_ENDS.isoformat()},
+    "capture": {"type": "capture", "hold": _ID, "amount": "15", "final": False},
     "release": {"type": "release", "hold": _ID},
-    "reverse": {"type": "reverse", "command": _ID, "amount": "5"},
+    "exchange": {"type": "exchange", **_OF_A_PLAYER, "amount": "50", "to_asset": "diamonds", "rate": "0.1"},
+    "reverse": {"type": "reverse", "command": _ID, "amount": "10"},
+    "adjust": {"type": "adjust", **_OF_A_PLAYER, "amount": "-3", "reason": "Doubled by the outage of 3 May"},
 }
 
 
 def _examples() -> dict[str, Any]:
-    return {name: {"summary": body["type"], "value": body} for name, body in (_EXAMPLES | _REFERRING).items()}
+    return {name: {"summary": name.replace("_", " "), "value": body} for name, body in _EXAMPLES.items()}
 
 
-def _batch_example() -> dict[str, Any]:
-    keyed = [{"idempotency_key": f"match-7-{name}", **_EXAMPLES[name]} for name in ("top_up", "bonus", "spend")]
-    bought = [
-        {"type": "spend", "wallet": "player-42", "asset": "gold_coins", "amount": "30"},
-        {"type": "spend", "wallet": "player-42", "asset": "diamonds", "amount": "2"},
-        {"type": "bonus", "wallet": "player-42", "asset": "points", "amount": "50"},
+def _batch_examples() -> dict[str, Any]:
+    several = [
+        {"idempotency_key": f"match-7-{name}", **_EXAMPLES[name]} for name in ("top_up", "bonus", "spend", "transfer")
     ]
-    sword = [{"idempotency_key": f"sword-1-{part}", **leg} for part, leg in enumerate(bought, 1)]
+    sword = {
+        "gold": {"type": "spend", "wallet": "player-42", "asset": "gold_coins", "amount": "30"},
+        "diamonds": {"type": "spend", "wallet": "player-42", "asset": "diamonds", "amount": "2"},
+        "points": {"type": "bonus", "wallet": "player-42", "asset": "points", "amount": "50"},
+    }
+    legs = [{"idempotency_key": f"sword-7-{name}", **body} for name, body in sword.items()]
     return {
-        "results_in_order": {"summary": "One of each", "value": {"commands": keyed}},
-        "all_or_nothing": {"summary": "All or nothing", "value": {"commands": sword, "atomic": True}},
+        "results_in_order": {"summary": "One of each", "value": {"commands": several}},
+        "all_or_none": {"summary": "A price of several legs", "value": {"commands": legs, "atomic": True}},
     }
 
 
@@ -343,7 +116,7 @@ _LINKS = {
 
 
 def _json(schema: str, **more: Any) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": _ref(schema), **more}}}
+    return {"content": {"application/json": {"schema": ref(schema), **more}}}
 
 
 def _answer(description: str, schema: str, headers: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -386,7 +159,9 @@ _POST_COMMAND = _operation(
     "Ask for one movement of credits. 202 means committed: it will get exactly one outcome, which no retry, crash or "
     "race doubles. What the books refuse is an outcome too (`rejected`), never an HTTP error. The same key with the "
     "same request, in whatever spelling, finds the same command again; with another request it is refused, and "
-    "nothing is stored. Keys never expire.",
+    "nothing is stored. Keys never expire.\n\n"
+    "A capture, a release and a reverse name another command of this tenant by its id; an id that names none that fits "
+    f"is a 422. Scope `{Scope.ADMIN}` for an adjustment, its reversal, and a reversal that leaves a debt.",
     Scope.COMMANDS_WRITE,
     parameters=[
         {
@@ -415,12 +190,13 @@ _POST_COMMAND = _operation(
 _POST_BATCH = _operation(
     "post_batch",
     f"Up to {BATCH_MAX:,} commands in one commit, a key each. Each has a result of its own, in order: 202 or 200 with "
-    "the command, or the status and the problem of an item that could not be taken; one bad item stops no other. With "
-    "`atomic` they are one transaction: all are applied or none is, and one bad item refuses the batch. If one is "
-    "refused by the books, it has its own code and all others have `group_refused`.",
+    "the command, or the status and the problem of an item that could not be taken; one bad item stops no other.\n\n"
+    'With `"atomic": true` the commands are of one wallet and stand or fall together, in one transaction: all are '
+    "applied, or none is; then the one that was refused has its own code, and the others have `group_refused`. A bad "
+    "item is a 422 for the whole, with pointers below `/commands`, and nothing is stored.",
     Scope.COMMANDS_WRITE,
     parameters=[_PREFER],
-    requestBody={"required": True, **_json("BatchRequest", examples=_batch_example())},
+    requestBody={"required": True, **_json("BatchRequest", examples=_batch_examples())},
     responses={
         "200": _answer("A result for each.", "BatchAnswer", {"Preference-Applied": _HEADERS["Preference-Applied"]}),
         **_problems(*_POST_PROBLEMS, "idempotency_key_reused"),
@@ -464,5 +240,5 @@ FRAGMENT: dict[str, Any] = {
         "/v1/commands/batch": {"post": _POST_BATCH},
         "/v1/commands/{id}": {"get": _GET_COMMAND},
     },
-    "components": {"schemas": _schemas()},
+    "components": {"schemas": schemas()},
 }

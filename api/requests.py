@@ -13,7 +13,7 @@ from api.bodies import decode
 from api.problems import Problem
 from ledger.commands import CreditsOrder, Source
 from ledger.lots import PRIORITY_MAX
-from ledger.money import AMOUNT_MAX, Rounding
+from ledger.money import AMOUNT_MAX, RATE_PATTERN, Rounding
 from ledger.names import ASSET_PATTERN, NAME_PATTERN, REFERENCE_MAX, WALLET_PATTERN
 
 WalletId = Annotated[str, Meta(pattern=WALLET_PATTERN, description="The wallet's id, as its owner named it.")]
@@ -33,12 +33,14 @@ Reason = Annotated[
     str, Meta(pattern=NAME_PATTERN, max_length=REFERENCE_MAX, description="Why the books must be corrected.")
 ]
 Timestamp = Annotated[str, Meta(max_length=40, description="RFC 3339 with an offset.")]
-CommandId = Annotated[str, Meta(pattern=r"^[0-9a-fA-F-]{36}$(?!\n)", description="A command's id.")]
+CommandId = Annotated[
+    str, Meta(pattern=r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$(?!\n)", description="A command's id.")
+]
 Rate = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$(?!\n)",
-        description="Minor units of `to_asset` for one minor unit of `asset`, as a decimal number.",
+        pattern=RATE_PATTERN,
+        description="Minor units of `to_asset` for one minor unit of `asset`, as a decimal number above 0.",
     ),
 ]
 Priority = Annotated[int, Meta(ge=0, le=PRIORITY_MAX, description="Of the lot; lower is spent first. 50 unless said.")]
@@ -76,7 +78,7 @@ class _Credit(_Fields, kw_only=True):
 
 
 class _Debit(_Fields, kw_only=True):
-    credits_order: CreditsOrder = "soonest_to_expire"
+    credits_order: CreditsOrder | None = None
 
 
 class TopUpRequest(_Credit, tag_field="type", tag="top_up", kw_only=True):
@@ -109,7 +111,7 @@ class CaptureRequest(_Common, tag_field="type", tag="capture", kw_only=True):
     hold: CommandId
     amount: Amount | None = None
     to_wallet: WalletId | None = None
-    final: bool = True
+    final: bool | None = None
 
 
 class ReleaseRequest(_Common, tag_field="type", tag="release", kw_only=True):
@@ -123,7 +125,7 @@ class ExchangeRequest(_Debit, tag_field="type", tag="exchange", kw_only=True):
 
     to_asset: AssetCode
     rate: Rate
-    rounding: Rounding = "down"
+    rounding: Rounding | None = None
 
 
 class ReverseRequest(_Common, tag_field="type", tag="reverse", kw_only=True):
@@ -131,7 +133,7 @@ class ReverseRequest(_Common, tag_field="type", tag="reverse", kw_only=True):
 
     command: CommandId
     amount: Amount | None = None
-    allow_negative: bool = False
+    allow_negative: bool | None = None
 
 
 class AdjustRequest(_Common, tag_field="type", tag="adjust", kw_only=True):

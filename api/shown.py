@@ -1,5 +1,6 @@
 """What a command looks like to clients, as JSON: pending, or with its outcome."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -24,9 +25,14 @@ _PLAIN = frozenset(("top_up", "bonus", "spend", "transfer"))
 _result = msgspec.json.Decoder(dict[str, Any])
 
 
-def pending(command: NewCommand, accepted: Accepted, refers_to: str | None) -> dict[str, Any]:
-    """A command just accepted. `refers_to`: the id of the command that it names."""
-    return _shown(command, accepted.seq, accepted.accepted_at, "pending", None, refers_to)
+def pending(
+    command: NewCommand, accepted: Accepted, referred: Mapping[int, CommandState], group_seq: int | None = None
+) -> dict[str, Any]:
+    """A command just accepted. `referred`: among them the one that it names; `group_seq`: the first of its batch."""
+    refers_to = None
+    if command.ref_seq is not None:
+        refers_to = command_id(command.ref_seq, referred[command.ref_seq].accepted_at)
+    return _shown(command, accepted.seq, accepted.accepted_at, "pending", None, refers_to, group_seq)
 
 
 def represent(state: CommandState) -> dict[str, Any]:
@@ -35,7 +41,7 @@ def represent(state: CommandState) -> dict[str, Any]:
     if state.ref_seq is not None and state.ref_accepted_at is not None:
         refers_to = command_id(state.ref_seq, state.ref_accepted_at)
     if state.status is None:
-        return _shown(state, state.seq, state.accepted_at, "pending", None, refers_to)
+        return _shown(state, state.seq, state.accepted_at, "pending", None, refers_to, state.group_seq)
     outcome: dict[str, Any] = {"code": state.code, "at": state.at}
     if state.detail is not None:
         outcome["detail"] = state.detail
@@ -49,7 +55,7 @@ def represent(state: CommandState) -> dict[str, Any]:
             result["hold"] = {"id": hold, **result["hold"]}
         outcome |= result
     outcome["task"] = str(state.task_id) if state.task_id is not None else None
-    return _shown(state, state.seq, state.accepted_at, state.status, outcome, refers_to)
+    return _shown(state, state.seq, state.accepted_at, state.status, outcome, refers_to, state.group_seq)
 
 
 def _shown(
@@ -59,6 +65,7 @@ def _shown(
     status: str,
     outcome: dict[str, Any] | None,
     refers_to: str | None,
+    group_seq: int | None,
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": command_id(seq, accepted_at),
@@ -77,6 +84,8 @@ def _shown(
     }
     if command.to_wallet is not None:
         shown["to_wallet"] = command.to_wallet
+    if group_seq is not None:
+        shown["group"] = command_id(group_seq, accepted_at)  # a group is accepted at one time
     if command.options is not None or command.type not in _PLAIN:
         shown |= _own_members(command.type, read_options(command.options), refers_to)
     return shown
@@ -88,6 +97,8 @@ def _own_members(type_: str, options: Options, refers_to: str | None) -> dict[st
     shown |= {name: value for name in _GIVEN if (value := getattr(options, name)) is not None}
     if options.credits_order != "soonest_to_expire":
         shown["credits_order"] = options.credits_order
+    if options.to_amount is not None:
+        shown["to_amount"] = str(options.to_amount)
     if type_ in _REFERS:
         shown[_REFERS[type_]] = refers_to
     if (expected := options.precondition) is not None:

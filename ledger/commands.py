@@ -9,6 +9,8 @@ from typing import Literal, assert_never
 
 import msgspec
 
+from ledger.money import Rounding
+
 TREASURY = "@treasury"
 BONUS = "@bonus"
 REVENUE = "@revenue"
@@ -42,8 +44,8 @@ class Options(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     final: bool = True  # capture
     to_asset: str | None = None  # exchange
     to_amount: int | None = None  # exchange: minor units of `to_asset`, worked out when it was accepted
-    rate: str | None = None  # exchange: as the client sent it
-    rounding: str = "down"  # exchange
+    rate: str | None = None  # exchange: a decimal without needless zeros (ledger.money)
+    rounding: Rounding = "down"  # exchange
     allow_negative: bool = False  # reverse
     reason: str | None = None  # adjust, close
     lot_n: int | None = None  # expire_credits: with ref_seq, the lot

@@ -37,13 +37,14 @@ class CommandState(msgspec.Struct, frozen=True, gc=False):
     options: str | None
     ref_seq: int | None
     ref_accepted_at: datetime | None  # of the command that it names
+    group_seq: int | None
     result: str | None
 
 
 _STATES: LiteralString = """
 SELECT c.seq, c.tenant_id, c.client_id, c.type, c.wallet, c.to_wallet, c.asset, c.amount, c.reference, c.metadata::text,
        c.idempotency_key, c.accepted_at, c.expires_at, o.status, o.code, o.detail, o.accounts::text, o.at, o.task_id,
-       c.partition, c.options::text, c.ref_seq, r.accepted_at, o.result::text
+       c.partition, c.options::text, c.ref_seq, r.accepted_at, c.group_seq, o.result::text
 FROM commands c LEFT JOIN outcomes o USING (seq) LEFT JOIN commands r ON r.seq = c.ref_seq
 """
 _BY_SEQ: LiteralString = _STATES + " WHERE c.seq = ANY(%b::bigint[])"

@@ -8,14 +8,15 @@ from typing import Any
 
 import schemathesis
 
-from api.command_docs import KEY_PATTERN
+from api.command_schemas import KEY_PATTERN
+from ledger.money import RATE_PATTERN
 from ledger.names import ASSET_PATTERN
 
 ASSET = "generated"  # whatever asset was meant becomes this one, which exists
 _numbers = count(1)
 _is_key = re.compile(KEY_PATTERN).search
-_is_id = re.compile("^[0-9a-fA-F-]{36}$").search
-_is_rate = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})?$").search
+_is_id = re.compile("^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$").search
+_is_rate = re.compile(RATE_PATTERN).search
 _is_time = re.compile(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+").search
 _is_asset = re.compile(ASSET_PATTERN).search
 

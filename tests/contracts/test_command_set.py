@@ -165,7 +165,8 @@ def test_an_exchange_rounds_as_it_says(game: Caller, rich: str, rounding: str, r
     ("change", "pointer"),
     [
         ({"to_asset": "gold"}, "/to_asset"),
-        ({"rate": "0"}, "/amount"),
+        ({"rate": "0"}, "/rate"),
+        ({"rate": "000.00"}, "/rate"),
         ({"rate": "0.1"}, "/amount"),
         ({"rate": "999999999999999999", "amount": "10"}, "/amount"),
         ({"rate": "-1"}, "/rate"),

@@ -17,7 +17,7 @@ JSON = ("Content-Type", "application/json")
 NOW = datetime.now(UTC)
 APPLIED = CommandState(
     1, 1, 1, "spend", "w", None, "gold", 1, None, None, "k", NOW, None, "applied", "applied", None, "[]", NOW, None, 0,
-    None, None, None, None,
+    None, None, None, None, None,
 )  # fmt: skip
 
 

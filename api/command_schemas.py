@@ -155,7 +155,7 @@ _NAMES = {tag: "".join(map(str.capitalize, tag.split("_"))) for tag in TYPES}  #
 
 # 1 to AMOUNT_MAX, a power of ten, leading zeros allowed: what the api checks in two steps (api.canonical) in one.
 _ABOVE_0 = f"(?:0*[1-9][0-9]{{0,{len(str(AMOUNT_MAX)) - 2}}}|{AMOUNT_MAX})"
-_AMOUNT, _SIGNED, _OR_NONE = f"^{_ABOVE_0}$", f"^-?{_ABOVE_0}$", f"^(?:0{{1,19}}|{_ABOVE_0})$"
+_AMOUNT, _SIGNED, _OR_NONE = f"^{_ABOVE_0}$", f"^(?![0-9]{{20}})-?{_ABOVE_0}$", f"^(?:0{{1,19}}|{_ABOVE_0})$"
 # A bare key; or a quoted one, which may have two characters more. `""` is an empty one.
 KEY_PATTERN = r'^(?!""$)[!-~]{1,255}$|^"[!-~]{254,255}"$'
 

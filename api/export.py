@@ -48,7 +48,8 @@ def wants_csv(request: Request) -> bool:
     """Whether `Accept` (RFC 9110, 12.5.1) likes CSV better than JSON; of two equals the one it names by name."""
     ranges = [part.split(";") for value in request.headers.getlist("accept") for part in value.split(",")]
     liked = {range.strip().lower(): _quality(parameters) for range, *parameters in ranges}
-    return _rank(liked, "text/csv") > _rank(liked, "application/json")
+    csv, json = _rank(liked, "text/csv"), _rank(liked, "application/json")
+    return csv > json and csv[0] > 0
 
 
 def _quality(parameters: Sequence[str]) -> float:

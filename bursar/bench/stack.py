@@ -116,13 +116,16 @@ class OwnStack:
         named |= {"postgres": self.postgres.process, "valkey": self.valkey.process}
         return [name for name, process in named.items() if process is not None and process.poll() is not None]
 
-    def stop(self) -> None:
-        """Stop everything and delete its data, whatever state it is in."""
+    def stop(self, *, keep: bool = False) -> None:
+        """Stop everything, whatever state it is in, and delete its data unless they are to be kept."""
         self.stop_workers()
         if self._api is not None:
             processes.stop(self._api, signals=STOP_SIGNALS)
         self.valkey.kill()
-        self.postgres.delete()
+        if keep:
+            self.postgres.stop()
+        else:
+            self.postgres.delete()
 
     def log_tail(self) -> str:
         """The last words of the services, for whoever must find out why they failed."""

@@ -88,16 +88,7 @@ def new_command(
     referred: Referred,
 ) -> NewCommand:
     """The request as it goes into the inbox. Raises InvalidField."""
-    ref_seq = asked_wallet = asked_asset = None
-    if isinstance(request, Referring):
-        ref_seq, wallet, asset, partition = _referred(request, referred)
-    else:
-        asked_wallet, asked_asset = wallet, asset = request.wallet, request.asset
-        partition = partition_of(tenant_id, wallet, partitions)
     amount = _amount(request)
-    to_wallet = request.to_wallet if isinstance(request, (TransferRequest, CaptureRequest)) else None
-    if to_wallet == wallet:
-        raise InvalidField("/to_wallet", "must be another wallet than the one that pays")
     metadata = None
     if request.metadata is not None:
         try:
@@ -107,6 +98,15 @@ def new_command(
     expires_at = _instant(request.expires_at, "/expires_at") if request.expires_at is not None else None
     options = _options(request)
     asked = write_options(options)
+    ref_seq = asked_wallet = asked_asset = None
+    if isinstance(request, Referring):
+        ref_seq, wallet, asset, partition = _referred(request, referred)
+    else:
+        asked_wallet, asked_asset = wallet, asset = request.wallet, request.asset
+        partition = partition_of(tenant_id, wallet, partitions)
+    to_wallet = request.to_wallet if isinstance(request, (TransferRequest, CaptureRequest)) else None
+    if to_wallet == wallet:
+        raise InvalidField("/to_wallet", "must be another wallet than the one that pays")
     kind = request.__struct_config__.tag
     assert isinstance(kind, str)
     # The last two only where they say something: the keys of plain commands are older than they are.

@@ -15,7 +15,19 @@ from api.edge import Edge
 from api.intake import Intake
 from api.metrics import Metrics
 from api.openapi import document
-from api.routes import assets, batches, changes, commands, entries, health, supply, transfers, wallet_life, wallets
+from api.routes import (
+    assets,
+    batches,
+    changes,
+    commands,
+    entries,
+    health,
+    holds,
+    supply,
+    transfers,
+    wallet_life,
+    wallets,
+)
 from api.waiting import Waiting
 from ledger import db, inbox
 from runtime.celery_app import make_celery
@@ -56,6 +68,7 @@ def create_app() -> Api:
             *wallets.router.routes,
             *entries.router.routes,
             *wallet_life.router.routes,
+            *holds.router.routes,
             *transfers.router.routes,
             *assets.router.routes,
             *supply.router.routes,

@@ -12,8 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
+from api.bodies import decode
 from api.problems import Problem, invalid
-from ledger.names import NAME_MAX, NAME_PATTERN
+from ledger.names import METADATA_MAX_BYTES, NAME_MAX, NAME_PATTERN, metadata_text
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200  # rows of one page: a few milliseconds and some 100 KB
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _name_decoder = msgspec.msgpack.Decoder(Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=NAME_MAX)])
 _Bigint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _number_decoder = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)])
+_object = msgspec.json.Decoder(dict[str, Any])
 _position_decoder = msgspec.msgpack.Decoder(dict[_Bigint, _Bigint])
 
 
@@ -90,6 +92,29 @@ def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:
 
 
 Asked = Annotated[Page, Depends(_asked)]
+
+
+MetadataParameter = Annotated[
+    str | None,
+    Field(
+        max_length=METADATA_MAX_BYTES,
+        description="A JSON object that the metadata contain.",
+        examples=['{"item":"sword"}'],
+    ),
+]
+
+
+def metadata_filter(text: str | None) -> str | None:
+    """What to look for, as JSON text; None: nothing. Raises Problem, 422."""
+    if text is None:
+        return None
+    try:
+        wanted = decode(text.encode(), _object)
+        return metadata_text(wanted) if wanted else None  # an empty object is in every other
+    except Problem as problem:
+        raise invalid("/query/metadata", problem.detail) from None
+    except ValueError as error:
+        raise invalid("/query/metadata", str(error)) from None
 
 
 def page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: object | None) -> Response:

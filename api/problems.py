@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "not_found": Kind(404, "Nothing is here"),
     "asset_not_found": Kind(404, "No such asset"),
     "command_not_found": Kind(404, "No such command"),
+    "hold_not_found": Kind(404, "No such hold"),
     "transfer_not_found": Kind(404, "No such transfer"),
     "wallet_not_found": Kind(404, "No such wallet"),
     "method_not_allowed": Kind(405, "The method does not apply here"),

@@ -19,29 +19,6 @@ class Shown(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Account(Shown):
-    """A wallet's balance of one asset. `available` = `posted` - `held` - `queued`."""
-
-    asset: AssetCode
-    posted: Annotated[Amount, Field(description="What the applied commands left.")]
-    held: Annotated[Amount, Field(description="Reserved by open holds.")]
-    queued: Annotated[Amount, Field(description="Asked for by the wallet's own pending commands. `0` at a past time.")]
-    available: Annotated[
-        Amount, Field(description="Below zero where the pending debits cannot all succeed: some will be refused.")
-    ]
-    version: Annotated[int, Field(ge=0, description="One more with each entry.")]
-
-
-class Wallet(Shown):
-    id: WalletId
-    object: Literal["wallet"]
-    status: Literal["active", "debits_frozen", "frozen", "closed"]
-    name: str | None
-    metadata: Metadata
-    created_at: datetime
-    accounts: list[Account]
-
-
 class Velocity(Shown):
     window_s: int
     max_amount: Amount | None = None
@@ -55,6 +32,49 @@ class Limits(Shown):
     max_balance: Annotated[Amount | None, Field(description="Of a wallet, after a credit.")] = None
     velocity: Annotated[Velocity | None, Field(description="Of the debits in a window that slides.")] = None
     max_supply: Annotated[Amount | None, Field(description="Of all that is in wallets.")] = None
+
+
+class Lot(Shown):
+    """Credits that came together and are spent together (docs/commands.md)."""
+
+    id: Annotated[str, Field(description="The transfer that made it, a dot, and which of its lots it is.")]
+    source: Literal["purchased", "promotional"]
+    priority: Annotated[int, Field(description="Lower is spent first.")]
+    expires_at: datetime | None
+    remaining: Amount
+    held: Annotated[Amount, Field(description="Of `remaining`, by open holds.")]
+    available: Annotated[Amount, Field(description="`remaining` - `held`; `0` past its time.")]
+
+
+class Account(Shown):
+    """A wallet's balance of one asset. `available` = `posted` - `held` - `queued` - what is past its time and has not
+    left yet."""
+
+    asset: AssetCode
+    posted: Annotated[Amount, Field(description="What the applied commands left.")]
+    held: Annotated[Amount, Field(description="Reserved by open holds.")]
+    queued: Annotated[Amount, Field(description="Asked for by the wallet's own pending commands. `0` at a past time.")]
+    available: Annotated[
+        Amount, Field(description="Below zero where the pending debits cannot all succeed: some will be refused.")
+    ]
+    version: Annotated[int, Field(ge=0, description="One more with each entry.")]
+    lots: Annotated[
+        list[Lot] | None,
+        Field(
+            description="Not used up, in the order of spending; what is not in them is plain. Not in lists, nor as_of."
+        ),
+    ] = None
+    limits: Annotated[Limits | None, Field(description="In force. Not in lists, nor as_of.")] = None
+
+
+class Wallet(Shown):
+    id: WalletId
+    object: Literal["wallet"]
+    status: Literal["active", "debits_frozen", "frozen", "closed"]
+    name: str | None
+    metadata: Metadata
+    created_at: datetime
+    accounts: list[Account]
 
 
 class WalletLimits(Shown):
@@ -85,6 +105,28 @@ class Change(Shown):
 
 class ChangeList(Shown):
     data: list[Change]
+    next_cursor: NextCursor
+
+
+class Hold(Shown):
+    """Credits that are reserved. `amount` = `remaining` + `captured` + what was given back."""
+
+    id: Annotated[str, Field(description="The id of the command that placed it.")]
+    object: Literal["hold"]
+    wallet: WalletId
+    asset: AssetCode
+    status: Literal["open", "captured", "released", "expired"]
+    amount: Amount
+    remaining: Annotated[Amount, Field(description="Still held.")]
+    captured: Amount
+    expires_at: datetime
+    ended_at: datetime | None
+    reference: str | None
+    metadata: Metadata
+
+
+class HoldList(Shown):
+    data: list[Hold]
     next_cursor: NextCursor
 
 
@@ -170,13 +212,21 @@ class AssetList(Shown):
 
 
 class Supply(Shown):
-    """Of one asset. `in_circulation` = `issued` - `spent`."""
+    """Of one asset. `in_circulation` = `issued` - `spent` - `expired` - `exchanged` + `adjusted`."""
 
     object: Literal["supply"]
     asset: AssetCode
     issued: Annotated[Amount, Field(description="Topped up and given as bonus.")]
-    spent: Amount
-    in_circulation: Amount
+    spent: Annotated[Amount, Field(description="Come back as revenue.")]
+    expired: Annotated[Amount, Field(description="Taken out as credits past their time.")]
+    exchanged: Annotated[Amount, Field(description="Taken out by exchanges, less what they put in.")]
+    adjusted: Annotated[Amount, Field(description="Put in by adjustments, less what they took out.")]
+    in_circulation: Annotated[Amount, Field(description="In the players' wallets.")]
+    max_supply: Amount | None
+    headroom: Annotated[
+        Amount | None,
+        Field(description="What may still be issued. Below zero: more circulates than may. Null: no limit."),
+    ]
 
 
 class SupplyList(Shown):

@@ -16,6 +16,7 @@ WALLET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}$(?!\n)"  # no leading 
 is_wallet_id = re.compile(WALLET_PATTERN).search
 ASSET_MAX = 64
 ASSET_PATTERN = r"^[a-z][a-z0-9_]{0,63}$(?!\n)"
+is_asset_code = re.compile(ASSET_PATTERN).search
 TENANT_PATTERN = r"^[a-z][a-z0-9-]{0,62}$(?!\n)"
 
 # Names are for people: any script, no control characters (C0, DEL, C1), which would play tricks in logs and tables.

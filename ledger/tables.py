@@ -171,6 +171,7 @@ holds = Table(
     CheckConstraint("captured >= 0 AND captured + remaining <= amount", name="captured"),
     Index(None, "expires_at", postgresql_where=text("status = 'open'")),
     Index("ix_holds_account_id", "account_id", "seq"),
+    Index("ix_holds_open", "account_id", "seq", postgresql_where=text("status = 'open'")),
 )
 
 lots = Table(  # guarded by the lock of its account

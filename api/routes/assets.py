@@ -1,6 +1,5 @@
 """Assets: what balances are counted in."""
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,14 +18,12 @@ from api.routes.changes import Reason, ReasonText, by
 from api.state import autocommit, ring_all, transaction
 from ledger import reads, registers
 from ledger.keys import Scope
-from ledger.names import ASSET_PATTERN, NAME_MAX, NAME_PATTERN
+from ledger.names import ASSET_PATTERN, NAME_MAX, NAME_PATTERN, is_asset_code
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
 
 Reader = Annotated[Principal, needs(Scope.ASSETS_READ)]
 Writer = Annotated[Principal, needs(Scope.ASSETS_WRITE)]
-
-_is_asset_code = re.compile(ASSET_PATTERN).search
 
 
 class NewAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -118,7 +115,7 @@ async def unfreeze_asset(request: Request, code: str, principal: Writer) -> Resp
 
 
 async def _change(request: Request, principal: Principal, code: str, asked: PatchAsset) -> Response:
-    if not _is_asset_code(code):
+    if not is_asset_code(code):
         raise Problem("asset_not_found")
     author, asset = by(principal, asked.reason), None
     limits = limits_from(asked.limits, "/limits") if isinstance(asked.limits, LimitsOfAsset) else None

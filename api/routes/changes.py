@@ -1,6 +1,5 @@
 """Who changed a wallet or an asset by hand, when and why."""
 
-import re
 from typing import Annotated, Any
 
 import msgspec
@@ -20,12 +19,10 @@ from ledger.changes import REASON_MAX, By, Change
 from ledger.ids import command_id
 from ledger.keys import Scope
 from ledger.limits import read_limits
-from ledger.names import ASSET_PATTERN, NAME_PATTERN, WALLET_PATTERN
+from ledger.names import NAME_PATTERN, is_asset_code, is_wallet_id
 
 router = APIRouter()
 
-_is_wallet_id = re.compile(WALLET_PATTERN).search
-_is_asset_code = re.compile(ASSET_PATTERN).search
 
 ReasonText = Annotated[
     str, Meta(min_length=1, max_length=REASON_MAX, pattern=NAME_PATTERN, description="Why: for whoever asks later.")
@@ -53,7 +50,7 @@ async def list_wallet_changes(
 ) -> Response:
     """Who froze, unfroze, limited or closed this wallet, newest first."""
     async with autocommit(request) as connection:
-        if not _is_wallet_id(id) or not await reads.wallet_exists(connection, principal.tenant_id, id):
+        if not is_wallet_id(id) or not await reads.wallet_exists(connection, principal.tenant_id, id):
             raise Problem("wallet_not_found")
         found = await changes.of_wallet(
             connection, principal.tenant_id, id, before=asked.after_number, limit=asked.limit + 1
@@ -72,7 +69,7 @@ async def list_asset_changes(
 ) -> Response:
     """Who froze, unfroze or limited this asset, newest first. Its wallets' own limits stand with the wallets."""
     async with autocommit(request) as connection:
-        if not _is_asset_code(code) or not await reads.asset_exists(connection, principal.tenant_id, code):
+        if not is_asset_code(code) or not await reads.asset_exists(connection, principal.tenant_id, code):
             raise Problem("asset_not_found")
         found = await changes.of_asset(
             connection, principal.tenant_id, code, before=asked.after_number, limit=asked.limit + 1

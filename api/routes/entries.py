@@ -3,15 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
 from api import export, schemas
 from api.auth import Principal, needs
-from api.bodies import decode
-from api.lists import Page, each_once, page
+from api.lists import MetadataParameter, Page, each_once, metadata_filter, page
 from api.openapi import problems
 from api.problems import Problem, invalid
 from api.routes.transfers import show_entry
@@ -21,7 +19,7 @@ from ledger import history
 from ledger.commands import OWN_TYPES, TYPES
 from ledger.history import AheadOfTime, AssetNotFound, Balance, Filter
 from ledger.keys import Scope
-from ledger.names import ASSET_MAX, METADATA_MAX_BYTES, REFERENCE_MAX, is_wallet_id, metadata_text
+from ledger.names import ASSET_MAX, REFERENCE_MAX, is_wallet_id
 
 router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
 
@@ -30,8 +28,6 @@ Reader = Annotated[Principal, needs(Scope.WALLETS_READ)]
 Asset = Annotated[str, StringConstraints(max_length=ASSET_MAX), Field(examples=["gold_coins"])]
 Since = Annotated[InstantParameter | None, Field(alias="from", description="Entries of this time and later.")]
 Until = Annotated[InstantParameter | None, Field(alias="to", description="Entries before this time.")]
-
-_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class AskedEntries(Page):
@@ -42,11 +38,7 @@ class AskedEntries(Page):
     until: Until = None
     type: Annotated[str | None, Field(description="The command's type.", examples=["spend"])] = None
     reference: Annotated[str | None, StringConstraints(max_length=REFERENCE_MAX)] = None
-    metadata: Annotated[
-        str | None,
-        StringConstraints(max_length=METADATA_MAX_BYTES),
-        Field(description="A JSON object that the command's metadata contain.", examples=['{"item":"sword"}']),
-    ] = None
+    metadata: MetadataParameter = None
 
     @property
     def filter(self) -> Filter:
@@ -57,7 +49,7 @@ class AskedEntries(Page):
         for name, text in (("asset", self.asset), ("reference", self.reference)):
             if text is not None and "\0" in text:
                 raise invalid(f"/query/{name}", "must not contain NUL", "nul")
-        return Filter(self.asset, self.since, self.until, self.type, self.reference, _metadata(self.metadata))
+        return Filter(self.asset, self.since, self.until, self.type, self.reference, metadata_filter(self.metadata))
 
 
 class AskedStatement(BaseModel):
@@ -68,18 +60,6 @@ class AskedStatement(BaseModel):
     until: Annotated[
         InstantParameter | None, Field(alias="to", description="Entries before this time; unless said, now.")
     ] = None
-
-
-def _metadata(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        wanted = decode(text.encode(), _object)
-        return metadata_text(wanted) if wanted else None  # an empty object is in every other
-    except Problem as problem:
-        raise invalid("/query/metadata", problem.detail) from None
-    except ValueError as error:
-        raise invalid("/query/metadata", str(error)) from None
 
 
 def _in_order(since: datetime | None, until: datetime | None) -> None:

@@ -1,4 +1,4 @@
-"""Supply: how much of each asset was issued, spent, and is in circulation."""
+"""Supply: how much of each asset was issued, where it went, and how much is in circulation."""
 
 from typing import Annotated
 
@@ -31,7 +31,12 @@ async def list_supply(
             "asset": supply.asset,
             "issued": str(supply.issued),
             "spent": str(supply.spent),
+            "expired": str(supply.expired),
+            "exchanged": str(supply.exchanged),
+            "adjusted": str(supply.adjusted),
             "in_circulation": str(supply.in_circulation),
+            "max_supply": None if supply.max_supply is None else str(supply.max_supply),
+            "headroom": None if supply.headroom is None else str(supply.headroom),
         }
         for supply in found[: asked.limit]
     ]

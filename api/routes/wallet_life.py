@@ -1,6 +1,5 @@
 """A wallet's life: frozen, unfrozen, limited, closed. Each change names its author (api.routes.changes)."""
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,15 +18,12 @@ from api.routes.wallets import answer
 from api.state import autocommit, ring_all, transaction
 from ledger import registers
 from ledger.keys import Scope
-from ledger.names import ASSET_PATTERN, WALLET_PATTERN
+from ledger.names import is_asset_code, is_wallet_id
 
 router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
 
 Reader = Annotated[Principal, needs(Scope.WALLETS_READ)]
 Writer = Annotated[Principal, needs(Scope.WALLETS_WRITE)]
-
-_is_wallet_id = re.compile(WALLET_PATTERN).search
-_is_asset_code = re.compile(ASSET_PATTERN).search
 
 
 class FreezeWallet(Reason, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,7 +75,7 @@ async def unfreeze_wallet(request: Request, id: str, principal: Writer) -> Respo
 async def _set_status(
     request: Request, principal: Principal, id: str, status: registers.WalletStatus, reason: str | None
 ) -> Response:
-    if not _is_wallet_id(id):
+    if not is_wallet_id(id):
         raise Problem("wallet_not_found")
     try:
         async with transaction(request) as connection:
@@ -151,9 +147,9 @@ async def _set_limits(request: Request, principal: Principal, id: str, asset: st
 
 
 def _check_names(id: str, asset: str) -> None:
-    if not _is_wallet_id(id):
+    if not is_wallet_id(id):
         raise Problem("wallet_not_found")
-    if not _is_asset_code(asset):
+    if not is_asset_code(asset):
         raise Problem("asset_not_found")
 
 

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from api import schemas
 from api.auth import Principal, needs
 from api.bodies import read
-from api.lists import Asked, each_once, page
+from api.limits import show_limits
+from api.lists import MetadataParameter, Page, each_once, metadata_filter, page
 from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.state import autocommit, transaction
@@ -23,7 +24,7 @@ from api.times import InstantParameter
 from api.waiting import Waiting
 from ledger import history, reads, registers
 from ledger.history import AheadOfTime
-from ledger.ids import Kind, parse_id, unix_ms
+from ledger.ids import Kind, lot_id, parse_id, unix_ms
 from ledger.keys import Scope
 from ledger.names import NAME_MAX, NAME_PATTERN, WALLET_PATTERN, is_wallet_id, metadata_text
 from ledger.partitions import partition_of
@@ -77,9 +78,22 @@ def _asked_wallet(request: Request, asked: Annotated[AskedWallet, Query()]) -> A
     return asked
 
 
+class AskedWallets(Page):
+    metadata: MetadataParameter = None
+
+
+def _asked_wallets(request: Request, asked: Annotated[AskedWallets, Query()]) -> AskedWallets:
+    each_once(request)
+    return asked
+
+
 @router.get("", response_model=schemas.WalletList, responses=problems("invalid_cursor"))
-async def list_wallets(request: Request, principal: Reader, asked: Asked) -> Response:
-    """The players' wallets, by id. The system's own are not among them."""
+async def list_wallets(
+    request: Request, principal: Reader, asked: Annotated[AskedWallets, Depends(_asked_wallets)]
+) -> Response:
+    """The players' wallets, by id, closed ones too. The system's own are not among them. `metadata` finds those whose
+    metadata contain an object; meant for what few have in common: all of them are sorted for each page."""
+    wanted = metadata_filter(asked.metadata)
     async with autocommit(request) as connection:
         found = await reads.wallets(
             connection,
@@ -87,6 +101,7 @@ async def list_wallets(request: Request, principal: Reader, asked: Asked) -> Res
             after=asked.after_name,
             limit=asked.limit + 1,
             partitions=request.app.state.partitions,
+            metadata=wanted,
         )
     shown = [_show(wallet) for wallet in found[: asked.limit]]
     return page(request, asked, shown, shown[-1]["id"] if len(found) > asked.limit else None)
@@ -199,15 +214,32 @@ def _show(wallet: reads.Wallet) -> dict[str, Any]:
         "name": wallet.name,
         "metadata": msgspec.Raw(wallet.metadata.encode()),
         "created_at": wallet.created_at,
-        "accounts": [
-            {
-                "asset": account.asset,
-                "posted": str(account.posted),
-                "held": str(account.held),
-                "queued": str(account.queued),
-                "available": str(account.available),
-                "version": account.version,
-            }
-            for account in wallet.accounts
-        ],
+        "accounts": [_show_account(account) for account in wallet.accounts],
+    }
+
+
+def _show_account(account: reads.Account) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "asset": account.asset,
+        "posted": str(account.posted),
+        "held": str(account.held),
+        "queued": str(account.queued),
+        "available": str(account.available),
+        "version": account.version,
+    }
+    if account.lots is not None:
+        shown["lots"] = [_show_lot(lot) for lot in account.lots]
+        shown["limits"] = show_limits(account.limits)
+    return shown
+
+
+def _show_lot(lot: reads.Lot) -> dict[str, Any]:
+    return {
+        "id": lot_id(lot.seq, lot.n, lot.at),
+        "source": lot.source,
+        "priority": lot.priority,
+        "expires_at": lot.expires_at,
+        "remaining": str(lot.remaining),
+        "held": str(lot.held),
+        "available": str(lot.available),
     }

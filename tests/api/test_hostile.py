@@ -16,6 +16,7 @@ LISTS = (
     "/v1/wallets",
     "/v1/wallets/alice/entries",
     "/v1/wallets/alice/changes",
+    "/v1/wallets/alice/holds",
     "/v1/assets",
     "/v1/assets/gold/changes",
     "/v1/supply",

@@ -62,6 +62,8 @@ CASES: dict[str, Case] = {
     "GET /v1/wallets/{id}/statement": ({"id": "wallet", "params": {"asset": "sapphires"}}, hidden),
     "POST /v1/wallets/{id}/freeze": ({"id": "wallet"}, hidden),
     "POST /v1/wallets/{id}/unfreeze": ({"id": "wallet"}, hidden),
+    "GET /v1/wallets/{id}/holds": ({"id": "wallet"}, hidden),
+    "GET /v1/holds/{id}": ({"id": "hold"}, hidden),
     "GET /v1/wallets/{id}/changes": ({"id": "wallet"}, hidden),
     "GET /v1/wallets/{id}/limits/{asset}": ({"id": "wallet", "asset": "asset"}, hidden),
     "PUT /v1/wallets/{id}/limits/{asset}": ({"id": "wallet", "asset": "asset", "json": {"max_amount": "0"}}, hidden),
@@ -107,7 +109,15 @@ def ids(client: httpx2.Client, bank: Bank) -> Ids:
     assert posted.status_code == 202
     bank.drain()
     (newest, _) = client.get("/v1/wallets/alice/entries").json()["data"]
-    return {"wallet": "alice", "asset": "sapphires", "transfer": newest["transfer"], "command": posted.json()["id"]}
+    bank.hold("alice", 1, asset="sapphires")
+    (hold,) = client.get("/v1/wallets/alice/holds").json()["data"]
+    return {
+        "wallet": "alice",
+        "asset": "sapphires",
+        "transfer": newest["transfer"],
+        "command": posted.json()["id"],
+        "hold": hold["id"],
+    }
 
 
 @pytest.mark.parametrize("case", CASES)

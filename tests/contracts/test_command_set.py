@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.canonical import HOLD_MAX, new_command
-from api.requests import SpendRequest, TransferRequest
+from api.canonical import HOLD_MAX
 from ledger.keys import Scope
 from tests.contracts.caller import Caller, in_an_hour, nothing_stored, order, refusal, unique
 
@@ -253,25 +252,3 @@ def test_a_replay_is_found_whatever_the_clock_says(game: Caller, rich: str) -> N
     first = game.post(body, key=key, prefer="wait=20").json()
     game.until(lambda: game.http.get(f"/v1/wallets/{rich}"), lambda answer: datetime.now(UTC).isoformat() > soon)
     assert game.post(body, key=key).json()["id"] == first["id"]
-
-
-def test_the_hash_of_a_plain_request_stays_what_it_was() -> None:
-    """Keys never expire: a new version must know the requests of the old ones again."""
-
-    def hash_of(request: SpendRequest | TransferRequest) -> str:
-        return new_command(request, key="k", tenant_id=1, client_id=1, partitions=8, referred={}).request_hash.hex()
-
-    plain: dict[str, Any] = {"wallet": "player-42", "asset": "gold", "amount": "30"}
-    assert hash_of(SpendRequest(**plain)) == FROZEN["spend"]
-    assert hash_of(SpendRequest(**plain, credits_order="soonest_to_expire")) == FROZEN["spend"]
-    full: dict[str, Any] = {
-        **plain,
-        "reference": "r",
-        "metadata": {"b": 1, "a": "ü"},
-        "expires_at": "2026-11-21T14:00:05+02:00",
-    }
-    assert hash_of(TransferRequest(**full, to_wallet="v")) == FROZEN["transfer"]
-    assert hash_of(SpendRequest(**plain, credits_order="oldest_first")) != FROZEN["spend"]
-
-
-FROZEN = {"spend": "93a07646f5eca38c7599ced9dd4c1f90", "transfer": "b35da9e856a6f15199d67547ddbe7d0c"}

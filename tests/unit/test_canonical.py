@@ -21,7 +21,8 @@ OF_A_PLAYER: dict[str, Any] = {"wallet": "player-42", "asset": "gold_coins", "am
 def state(seq: int, type_: str, *, client_id: int = 1) -> CommandState:
     fields: dict[str, Any] = dict.fromkeys(CommandState.__struct_fields__)
     fields |= {"seq": seq, "tenant_id": 1, "client_id": client_id, "type": type_, "accepted_at": AT, "partition": 9}
-    return CommandState(**fields | {"wallet": "player-42", "asset": "gold_coins", "idempotency_key": "k"})
+    fields |= {"wallet": "player-42", "asset": "gold_coins", "idempotency_key": "k"}
+    return CommandState(**fields)
 
 
 HOLD, SPEND = command_id(3, AT), command_id(4, AT)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import command_docs, docs, problems
+from api import cancelling_docs, command_docs, docs, preview_docs, problems
 from api.auth import KeyRing
 from api.backlog import Backlog
 from api.edge import Edge
@@ -18,18 +18,22 @@ from api.openapi import document
 from api.routes import (
     assets,
     batches,
+    cancelling,
     changes,
     commands,
     entries,
     health,
     holds,
+    previews,
     supply,
     transfers,
     wallet_life,
     wallets,
 )
+from api.sessions import Sessions
 from api.waiting import Waiting
 from ledger import db, inbox
+from runtime.announce import Announcer
 from runtime.celery_app import make_celery
 from runtime.doorbell import Doorbell
 from runtime.settings import settings
@@ -65,6 +69,8 @@ def create_app() -> Api:
         routes=[
             *commands.routes,
             *batches.routes,
+            *cancelling.routes,
+            *previews.routes,
             *wallets.router.routes,
             *entries.router.routes,
             *wallet_life.router.routes,
@@ -88,7 +94,8 @@ def create_app() -> Api:
         assets.PatchAsset,
         changes.Reason,
     )
-    document(app, bodies=bodies, fragments=(command_docs.FRAGMENT,))
+    fragments = (command_docs.FRAGMENT, cancelling_docs.FRAGMENT, preview_docs.FRAGMENT)
+    document(app, bodies=bodies, fragments=fragments)
     return app
 
 
@@ -103,6 +110,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.keys = KeyRing(state.engine)
     state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
     state.waiting = Waiting(database_url, redis_url)
+    state.announcer = Announcer(redis_url)
+    # Apart from each other: a cancel may have to wait for a drain, a preview never does.
+    state.cancels = Sessions(database_url, application="bursar-cancels")
+    state.previews = Sessions(database_url, application="bursar-previews")
     state.backlog = Backlog(database_url, max_backlog=config.max_backlog)
     state.intake = Intake(
         database_url,
@@ -111,7 +122,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         grouped=state.metrics.group_size.observe,
     )
     state.metrics.watch_waiting(lambda: state.waiting.waiting)
-    parts = (state.keys, state.waiting, state.backlog, state.intake)
+    parts = (state.keys, state.waiting, state.cancels, state.previews, state.backlog, state.intake)
     for part in parts:
         part.start()
     try:

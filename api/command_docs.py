@@ -76,27 +76,30 @@ def _batch_examples() -> dict[str, Any]:
 # --- operations ----------------------------------------------------------------------------------------------------
 
 
-def _header(description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
+def header(description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
     return {"description": description, "required": required, "schema": {"type": "string", **schema}}
 
 
-_RETRY_AFTER = _header("Seconds to wait before asking again.", pattern="^[0-9]+$")
+RETRY_AFTER = header("Seconds to wait before asking again.", pattern="^[0-9]+$")
 _HEADERS = {
-    "Location": _header("Where the command is.", pattern="^/v1/commands/"),
-    "Content-Location": _header("The same: the body is what a GET there gives.", pattern="^/v1/commands/"),
-    "Idempotency-Key": _header("The key, bare."),
-    "Idempotent-Replayed": _header(
+    "Location": header("Where the command is.", pattern="^/v1/commands/"),
+    "Content-Location": header("The same: the body is what a GET there gives.", pattern="^/v1/commands/"),
+    "Idempotency-Key": header("The key, bare."),
+    "Idempotent-Replayed": header(
         "There where the key had come before with this request.", required=False, const="true"
     ),
-    "Preference-Applied": _header(
-        "The wait that was granted, as in `wait=5`.", required=False, pattern="^wait=[0-9]+$"
+    "Preference-Applied": header(
+        "What was granted, as in `wait=5, projection`.",
+        required=False,
+        pattern="^(?:wait=[0-9]+(?:, projection)?|projection)$",
     ),
 }
 _PREFER = {
     "name": "Prefer",
     "in": "header",
     "description": f"`wait=N`: up to N seconds (more than {WAIT_MAX_S} are {WAIT_MAX_S}) the answer is held until the "
-    "outcome is there (RFC 7240). Anything else is passed over.",
+    "outcome is there (RFC 7240). `projection`: what is still pending then tells what will most likely come of it; of "
+    "a single post only. Anything else is passed over.",
     "schema": {"type": "string"},
 }
 _WAIT = {
@@ -111,26 +114,31 @@ _LINKS = {
         "operationId": "get_command",
         "parameters": {"id": "$response.body#/id"},
         "description": "The id of the answer names the command.",
-    }
+    },
+    "cancel": {
+        "operationId": "cancel_command",
+        "parameters": {"id": "$response.body#/id"},
+        "description": "While it is pending, it can be cancelled.",
+    },
 }
 
 
-def _json(schema: str, **more: Any) -> dict[str, Any]:
+def json_of(schema: str, **more: Any) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": ref(schema), **more}}}
 
 
-def _answer(description: str, schema: str, headers: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"description": description, "headers": headers, **_json(schema), **more}
+def answer_of(description: str, schema: str, headers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"description": description, "headers": headers, **json_of(schema), **more}
 
 
-def _problems(*codes: str) -> dict[str, Any]:
+def problems_of(*codes: str) -> dict[str, Any]:
     answers = {str(status): answer for status, answer in problems(*codes).items()}
     for status in answers.keys() & {"429", "503"}:
-        answers[status]["headers"] = {"Retry-After": _RETRY_AFTER}
+        answers[status]["headers"] = {"Retry-After": RETRY_AFTER}
     return answers
 
 
-def _operation(name: str, description: str, scope: Scope, **rest: Any) -> dict[str, Any]:
+def operation(name: str, description: str, scope: Scope, **rest: Any) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": name.replace("_", " ").capitalize(),
@@ -141,7 +149,7 @@ def _operation(name: str, description: str, scope: Scope, **rest: Any) -> dict[s
     }
 
 
-_POST_PROBLEMS = (
+POST_PROBLEMS = (
     "malformed_json",
     "duplicate_member",
     "unauthorized",
@@ -154,7 +162,7 @@ _POST_PROBLEMS = (
     "overloaded",
 )
 
-_POST_COMMAND = _operation(
+_POST_COMMAND = operation(
     "post_command",
     "Ask for one movement of credits. 202 means committed: it will get exactly one outcome, which no retry, crash or "
     "race doubles. What the books refuse is an outcome too (`rejected`), never an HTTP error. The same key with the "
@@ -173,21 +181,21 @@ _POST_COMMAND = _operation(
         },
         _PREFER,
     ],
-    requestBody={"required": True, **_json("CommandRequest", examples=_examples())},
+    requestBody={"required": True, **json_of("CommandRequest", examples=_examples())},
     responses={
-        "202": _answer(
+        "202": answer_of(
             "Committed; the outcome is to come.",
             "PendingCommand",
-            {"Retry-After": _RETRY_AFTER, **_HEADERS},
+            {"Retry-After": RETRY_AFTER, **_HEADERS},
             links=_LINKS,
         ),
-        "200": _answer(
+        "200": answer_of(
             "With its outcome: a replay, or in time for `Prefer: wait`.", "FinalCommand", _HEADERS, links=_LINKS
         ),
-        **_problems(*_POST_PROBLEMS, "idempotency_key_missing", "idempotency_key_invalid", "idempotency_key_reused"),
+        **problems_of(*POST_PROBLEMS, "idempotency_key_missing", "idempotency_key_invalid", "idempotency_key_reused"),
     },
 )
-_POST_BATCH = _operation(
+_POST_BATCH = operation(
     "post_batch",
     f"Up to {BATCH_MAX:,} commands in one commit, a key each. Each has a result of its own, in order: 202 or 200 with "
     "the command, or the status and the problem of an item that could not be taken; one bad item stops no other.\n\n"
@@ -196,28 +204,28 @@ _POST_BATCH = _operation(
     "item is a 422 for the whole, with pointers below `/commands`, and nothing is stored.",
     Scope.COMMANDS_WRITE,
     parameters=[_PREFER],
-    requestBody={"required": True, **_json("BatchRequest", examples=_batch_examples())},
+    requestBody={"required": True, **json_of("BatchRequest", examples=_batch_examples())},
     responses={
-        "200": _answer("A result for each.", "BatchAnswer", {"Preference-Applied": _HEADERS["Preference-Applied"]}),
-        **_problems(*_POST_PROBLEMS, "idempotency_key_reused"),
+        "200": answer_of("A result for each.", "BatchAnswer", {"Preference-Applied": _HEADERS["Preference-Applied"]}),
+        **problems_of(*POST_PROBLEMS, "idempotency_key_reused", "key_cancelled"),
     },
 )
 
-_STANDS = _answer(
+_STANDS = answer_of(
     "Where it stands.",
     "Command",
-    {"Retry-After": {**_RETRY_AFTER, "required": False, "description": "Seconds. There while it is pending."}},
+    {"Retry-After": {**RETRY_AFTER, "required": False, "description": "Seconds. There while it is pending."}},
 )
-_GET_PROBLEMS = ("unauthorized", "insufficient_scope", "command_not_found", "validation_failed", "database_unavailable")
+GET_PROBLEMS = ("unauthorized", "insufficient_scope", "command_not_found", "validation_failed", "database_unavailable")
 
-_GET_COMMAND = _operation(
+_GET_COMMAND = operation(
     "get_command",
     "Where a command of this tenant stands.",
     Scope.COMMANDS_READ,
     parameters=[{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}, _WAIT],
-    responses={"200": _STANDS, **_problems(*_GET_PROBLEMS)},
+    responses={"200": _STANDS, **problems_of(*GET_PROBLEMS)},
 )
-_FIND_COMMAND = _operation(
+_FIND_COMMAND = operation(
     "find_command",
     "The command that this client sent under an idempotency key: for whoever lost the answer to a post.",
     Scope.COMMANDS_READ,
@@ -231,7 +239,7 @@ _FIND_COMMAND = _operation(
         },
         _WAIT,
     ],
-    responses={"200": _STANDS, **_problems(*_GET_PROBLEMS, "idempotency_key_invalid")},
+    responses={"200": _STANDS, **problems_of(*GET_PROBLEMS, "idempotency_key_invalid")},
 )
 
 FRAGMENT: dict[str, Any] = {

@@ -123,11 +123,24 @@ class _Shown(Struct, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(description="Of an adjust.")] | UnsetType = UNSET
 
 
+class Projection(Struct, forbid_unknown_fields=True):
+    """What will most likely come of a pending command: after all that is queued before it, on the books of now. It
+    binds nobody. Null: the queue is too long to tell."""
+
+    queued_ahead: Annotated[
+        int | None, Meta(description="Pending commands before it that touch its wallet, however indirectly.")
+    ]
+    available: Annotated[Amount | None, Meta(description="What its wallet would have left, all that included.")]
+    status: Literal["applied", "rejected"] | None
+    code: Code | None
+
+
 class PendingCommand(_Shown, kw_only=True):
     """Accepted and durable; its outcome is to come."""
 
     status: Literal["pending"]
     outcome: None
+    projection: Annotated[Projection, Meta(description="There where it was asked for.")] | UnsetType = UNSET
 
 
 class FinalCommand(_Shown, kw_only=True):

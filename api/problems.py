@@ -51,8 +51,10 @@ KINDS: dict[str, Kind] = {
     "transfer_not_found": Kind(404, "No such transfer"),
     "wallet_not_found": Kind(404, "No such wallet"),
     "method_not_allowed": Kind(405, "The method does not apply here"),
+    "already_decided": Kind(409, "The command has its outcome"),
     "asset_exists": Kind(409, "Another asset has this code"),
     "command_pending": Kind(409, "The command has no outcome yet", retryable=True),
+    "key_cancelled": Kind(409, "A key of the atomic batch was cancelled before it came"),
     "wallet_closed": Kind(409, "The wallet is closed"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body must be application/json"),
@@ -86,12 +88,15 @@ class Problem(Exception):
         *,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
+        """`more`: extension members (RFC 9457, 3.2), of this code's own."""
         super().__init__(code)
         self.code = code
         self.status, self.title, self.retryable = KINDS[code]
         self.detail = detail or self.title
         self.errors = errors
+        self.more = more or {}
         self.headers = dict(headers or {})
         if self.retryable:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
@@ -108,6 +113,7 @@ class Problem(Exception):
             "request_id": request_id,
             "retryable": self.retryable,
             "errors": list(self.errors),
+            **self.more,
         }
 
     def response(self, *, instance: str, request_id: str) -> Response:

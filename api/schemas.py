@@ -265,3 +265,6 @@ class Problem(Shown):
     request_id: str
     retryable: Annotated[bool, Field(description="The very same request may succeed later.")]
     errors: list[FieldProblem]
+    command: Annotated[
+        dict[str, Any] | None, Field(description="Of `already_decided` alone: the command, with its outcome.")
+    ] = None

@@ -10,6 +10,7 @@ from ledger.commands import Options, read_options
 from ledger.ids import command_id, transfer_id
 from ledger.inbox import Accepted, NewCommand
 from ledger.outcomes import CommandState
+from ledger.previews import Foreseen, Projection
 
 # The members of its own that a command of this type always shows; others it shows where they were given.
 _OWN: dict[str, tuple[str, ...]] = {
@@ -42,20 +43,31 @@ def represent(state: CommandState) -> dict[str, Any]:
         refers_to = command_id(state.ref_seq, state.ref_accepted_at)
     if state.status is None:
         return _shown(state, state.seq, state.accepted_at, "pending", None, refers_to, state.group_seq)
-    outcome: dict[str, Any] = {"code": state.code, "at": state.at}
-    if state.detail is not None:
-        outcome["detail"] = state.detail
+    hold = command_id(state.seq, state.accepted_at) if state.type == "hold" else refers_to
+    outcome = {"code": state.code, "at": state.at, **outcome_without_place(state, hold=hold)}
     applied = state.status == "applied"
     outcome["transfers"] = [transfer_id(state.seq, cast(datetime, state.at))] if applied else []
-    outcome["accounts"] = msgspec.Raw(state.accounts.encode()) if state.accounts is not None else []
-    if state.result is not None:
-        result = _result.decode(state.result)
-        if "hold" in result:
-            hold = command_id(state.seq, state.accepted_at) if state.type == "hold" else refers_to
-            result["hold"] = {"id": hold, **result["hold"]}
-        outcome |= result
     outcome["task"] = str(state.task_id) if state.task_id is not None else None
     return _shown(state, state.seq, state.accepted_at, state.status, outcome, refers_to, state.group_seq)
+
+
+def outcome_without_place(decided: CommandState | Foreseen, *, hold: str | None) -> dict[str, Any]:
+    """What a command came to, or would, apart from when, where and by whom. `hold`: the id of the hold it concerns."""
+    outcome: dict[str, Any] = {"code": decided.code}
+    if decided.detail is not None:
+        outcome["detail"] = decided.detail
+    outcome["accounts"] = msgspec.Raw(decided.accounts.encode()) if decided.accounts is not None else []
+    if decided.result is not None:
+        result = _result.decode(decided.result)
+        if "hold" in result:
+            result["hold"] = {"id": hold, **result["hold"]}
+        outcome |= result
+    return outcome
+
+
+def show_projection(projection: Projection) -> dict[str, Any]:
+    available = None if projection.available is None else str(projection.available)
+    return {**msgspec.structs.asdict(projection), "available": available}
 
 
 def _shown(

@@ -17,6 +17,7 @@ from api.routes.commands import (
     authenticate,
     bare_key,
     command_of,
+    key_cancelled,
     key_reused,
     preferred_wait,
     read_referred,
@@ -171,7 +172,7 @@ async def _all_or_none(
     answers = await submit(request, as_group(commands), atomic=True)
     accepted = [answer for answer in answers if answer is not None and answer.same_request]
     if len(accepted) < len(commands):
-        raise _keys_reused(answers, commands)
+        raise _keys_taken(answers, commands)
     states = await _states(request, accepted, wait_s)
     return [
         _result(request, command, answer, referred, states, accepted[0].seq)
@@ -194,13 +195,15 @@ def _odd_one_out(item: CommandItem, command: NewCommand, first: NewCommand, keys
     return faults
 
 
-def _keys_reused(answers: Sequence[Accepted | None], commands: Sequence[NewCommand]) -> Problem:
-    reused: list[Problem] = []
+def _keys_taken(answers: Sequence[Accepted | None], commands: Sequence[NewCommand]) -> Problem:
+    """A group is there whole or not at all: what is there in part and answers any request are tombstones."""
+    taken: list[Problem] = []
     for position, (answer, command) in enumerate(zip(answers, commands, strict=True)):
         if answer is not None:
-            reused.append(key_reused(answer, command.idempotency_key, f"/commands/{position}{_ITEM_KEY}"))
-    faults = [fault for problem in reused for fault in problem.errors]
-    return _refused("idempotency_key_reused", faults, {"Location": reused[0].headers["Location"]})
+            problem = key_cancelled if answer.same_request else key_reused
+            taken.append(problem(answer, command.idempotency_key, f"/commands/{position}{_ITEM_KEY}"))
+    faults = [fault for problem in taken for fault in problem.errors]
+    return _refused(taken[0].code, faults, {"Location": taken[0].headers["Location"]})
 
 
 def _refused(code: str, faults: Sequence[FieldError], headers: Mapping[str, str] | None = None) -> Problem:

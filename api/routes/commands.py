@@ -9,6 +9,8 @@ from time import perf_counter
 from typing import Any
 
 import msgspec
+import psycopg
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,12 +23,16 @@ from api.intake import Intake, Overloaded, Unavailable
 from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
 from api.requests import CommandItem, CommandRequest
-from api.shown import pending, represent
+from api.sessions import Sessions
+from api.shown import pending, represent, show_projection
 from api.waiting import Waiting
+from ledger import previews
 from ledger.ids import Kind, command_id, parse_id, unix_ms
 from ledger.inbox import Accepted, NewCommand
 from ledger.keys import Scope
 from ledger.outcomes import CommandState
+
+log = structlog.get_logger()
 
 WAIT_MAX_S = 30  # longer than any healthy outcome takes, shorter than the idle timeouts of common proxies
 RETRY_AFTER_S = "1"  # an outcome takes milliseconds, or a second when Redis is down
@@ -45,7 +51,7 @@ async def post_command(request: Request) -> Response:
     started = perf_counter()
     principal = await authenticate(request, Scope.COMMANDS_WRITE)
     key = _idempotency_key(request)
-    wait_s = preferred_wait(request)
+    wait_s, projecting = _preferences(request)
     body = await read(request, _command_decoder)
     referred: Referred = {}
     if isinstance(body, Referring):
@@ -69,7 +75,31 @@ async def post_command(request: Request) -> Response:
         state = await waiting.state(accepted.seq)
     else:
         state = None
-    return _answer(pending(command, accepted, referred) if state is None else represent(state), headers)
+    shown = pending(command, accepted, referred) if state is None else represent(state)
+    if projecting and shown["outcome"] is None:
+        shown = await _projected(request, command, accepted, shown, headers)
+    return _answer(shown, headers)
+
+
+async def _projected(
+    request: Request, command: NewCommand, accepted: Accepted, shown: dict[str, Any], headers: dict[str, str]
+) -> dict[str, Any]:
+    """With what will most likely come of it, or with what has by now; as it is where that cannot be told in time."""
+    sessions: Sessions = request.app.state.previews
+    seq, partition = accepted.seq, command.partition
+    try:
+        projection = await sessions.run(lambda connection: previews.project(connection, seq=seq, partition=partition))
+    except (Problem, psycopg.Error) as fault:
+        log.warning("projection.left_out", error=type(fault).__name__)
+        return shown
+    if projection is None:  # its outcome came first
+        waiting: Waiting = request.app.state.waiting
+        state = await waiting.state(seq)
+        assert state is not None
+        return represent(state)
+    granted = headers.get("Preference-Applied")
+    headers["Preference-Applied"] = f"{granted}, projection" if granted else "projection"
+    return shown | {"projection": show_projection(projection)}
 
 
 async def read_referred(
@@ -128,12 +158,20 @@ async def submit(request: Request, commands: Sequence[NewCommand], *, atomic: bo
 
 
 def key_reused(accepted: Accepted, key: str, pointer: str) -> Problem:
+    return _key_taken("idempotency_key_reused", "used for another request", accepted, key, pointer)
+
+
+def key_cancelled(accepted: Accepted, key: str, pointer: str) -> Problem:
+    return _key_taken("key_cancelled", "cancelled before the batch came", accepted, key, pointer)
+
+
+def _key_taken(code: str, how: str, accepted: Accepted, key: str, pointer: str) -> Problem:
     original = command_id(accepted.seq, accepted.accepted_at)
-    detail = f"the key was used for another request, command {original}; nothing was stored"
+    detail = f"the key was {how}, command {original}; nothing was stored"
     return Problem(
-        "idempotency_key_reused",
+        code,
         detail,
-        errors=[FieldError(pointer=pointer, code="idempotency_key_reused", detail=detail)],
+        errors=[FieldError(pointer=pointer, code=code, detail=detail)],
         headers={"Location": f"/v1/commands/{original}", "Idempotency-Key": key},
     )
 
@@ -145,12 +183,18 @@ async def get_command(request: Request) -> Response:
     """One command of this tenant; `wait=N` holds the answer until its outcome is there or N seconds are over."""
     principal = await authenticate(request, Scope.COMMANDS_READ)
     wait_s = _wait_parameter(request)
+    state = await named_in_path(request, principal)
+    return await _where_it_stands(request.app.state.waiting, state, wait_s)
+
+
+async def named_in_path(request: Request, principal: Principal) -> CommandState:
+    """The tenant's command whose id stands in the path. Raises Problem, 404."""
     waiting: Waiting = request.app.state.waiting
     name = parse_id(Kind.COMMAND, request.path_params["id"])
     state = await waiting.state(name[0]) if name else None
     if name is None or state is None or state.tenant_id != principal.tenant_id or unix_ms(state.accepted_at) != name[1]:
         raise Problem("command_not_found")
-    return await _where_it_stands(waiting, state, wait_s)
+    return state
 
 
 async def find_command(request: Request) -> Response:
@@ -227,13 +271,22 @@ def _bad_key(pointer: str, code: str, detail: str) -> Problem:
 
 
 def preferred_wait(request: Request) -> int:
-    """Seconds of `Prefer: wait=N` (RFC 7240), at most WAIT_MAX_S; 0 where none is given or it makes no sense."""
+    """Seconds of `Prefer: wait=N`; 0 where none is given or it makes no sense."""
+    return _preferences(request)[0]
+
+
+def _preferences(request: Request) -> tuple[int, bool]:
+    """What `Prefer` (RFC 7240) asks for: seconds of `wait=N`, at most WAIT_MAX_S; and whether `projection`."""
+    wait_s: int | None = None
+    projecting = False
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
-        value = value.strip().strip('"')
-        if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
-            return min(int(value), WAIT_MAX_S)
-    return 0
+        name, value = name.strip().lower(), value.strip().strip('"')
+        if name == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
+            wait_s = min(int(value), WAIT_MAX_S) if wait_s is None else wait_s  # the first one counts
+        elif name == "projection":
+            projecting = True
+    return wait_s or 0, projecting
 
 
 def _wait_parameter(request: Request) -> int:

@@ -54,6 +54,15 @@ def own_commands(answer: httpx2.Response, ids: Ids) -> bool:
     return result["status"] == 202 and "idempotent_replayed" not in result and ids["command"] not in answer.text
 
 
+def own_tombstone(answer: httpx2.Response, ids: Ids) -> bool:
+    """A key of our own, under which nothing came yet."""
+    return answer.status_code == 200 and answer.json()["type"] == "tombstone" and ids["command"] not in answer.text
+
+
+def own_preview(answer: httpx2.Response, _: Ids) -> bool:
+    return answer.status_code == 200 and answer.json()["outcome"]["code"] == "asset_not_found"
+
+
 SPEND = {"type": "spend", "wallet": "alice", "asset": "sapphires", "amount": "1"}
 CASES: dict[str, Case] = {
     "GET /v1/wallets": ({}, empty),
@@ -79,6 +88,9 @@ CASES: dict[str, Case] = {
     "POST /v1/assets/{code}/unfreeze": ({"code": "asset"}, hidden),
     "POST /v1/commands": ({"json": SPEND, "headers": {"Idempotency-Key": "known"}}, own_command),
     "POST /v1/commands/batch": ({"json": {"commands": [{**SPEND, "idempotency_key": "known"}]}}, own_commands),
+    "POST /v1/commands/cancel": ({"json": {"idempotency_key": "known"}}, own_tombstone),
+    "POST /v1/commands/{id}/cancel": ({"id": "command"}, hidden),
+    "POST /v1/commands/preview": ({"json": SPEND}, own_preview),
     "GET /v1/commands": ({"params": {"idempotency_key": "known"}}, hidden),
     "GET /v1/commands/{id}": ({"id": "command"}, hidden),
 }

@@ -61,5 +61,9 @@ class Contract:
 
 def _template(method: str, path: str) -> str:
     """The path as the document spells it. `GET /v1/commands/batch` asks for a command of that id."""
-    named = path in ("/v1/commands", "/v1/commands/batch") and (method, path) != ("GET", "/v1/commands/batch")
-    return "/v1/commands/{id}" if path.startswith("/v1/commands/") and not named else path
+    if not path.startswith("/v1/commands/") or (path in _NAMED and method != "GET"):
+        return path
+    return "/v1/commands/{id}/cancel" if path.endswith("/cancel") else "/v1/commands/{id}"
+
+
+_NAMED = ("/v1/commands/batch", "/v1/commands/cancel", "/v1/commands/preview")

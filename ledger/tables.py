@@ -235,6 +235,16 @@ commands = Table(
     Column("group_seq", BigInteger),  # the first command of its group; NULL: it stands alone
     UniqueConstraint("client_id", "idempotency_key"),
     Index(None, "group_seq", postgresql_where=text("group_seq IS NOT NULL")),
+    # Ways in for whoever looks for entries. A command without pays for neither.
+    Index(None, "tenant_id", "reference", postgresql_where=text("reference IS NOT NULL")),
+    Index(
+        None,
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        postgresql_with={"gin_pending_list_limit": 256},
+        postgresql_where=text("metadata IS NOT NULL"),
+    ),
 )
 
 pending = Table(  # deleted from by the drain's claim; a rollback puts the row back

@@ -97,11 +97,12 @@ async def list_entries(
         left = await history.spans(connection, principal.tenant_id, id, which) if is_wallet_id(id) else None
         if left is None:
             raise Problem("wallet_not_found")
+        seqs = await history.commands_of(connection, principal.tenant_id, which)
         if not as_csv:
-            found, left = await history.entries(connection, id, _from(left, after), which, limit=asked.limit)
+            found, left = await history.entries(connection, id, _from(left, after), which, limit=asked.limit, seqs=seqs)
             next_page = {account_id: span.high + 1 for account_id, span in left.items()}
             return page(request, asked, [show_entry(entry) for entry in found], next_page or None)
-    return export.streamed(export.as_csv(export.chunks(request, id, left, which)), export.CSV, f"{id}-entries")
+    return export.streamed(export.as_csv(export.chunks(request, id, left, which, seqs)), export.CSV, f"{id}-entries")
 
 
 def _from(left: history.Spans, after: dict[int, int] | None) -> history.Spans:

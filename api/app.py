@@ -88,6 +88,7 @@ def create_app() -> Api:
     problems.install(app)
     bodies = (
         wallets.PutWallet,
+        wallet_life.CloseWallet,
         wallet_life.FreezeWallet,
         wallet_life.PutLimits,
         assets.NewAsset,
@@ -114,6 +115,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     # Apart from each other: a cancel may have to wait for a drain, a preview never does.
     state.cancels = Sessions(database_url, application="bursar-cancels")
     state.previews = Sessions(database_url, application="bursar-previews")
+    state.closings = Sessions(database_url, application="bursar-closings")
     state.backlog = Backlog(database_url, max_backlog=config.max_backlog)
     state.intake = Intake(
         database_url,
@@ -122,7 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         grouped=state.metrics.group_size.observe,
     )
     state.metrics.watch_waiting(lambda: state.waiting.waiting)
-    parts = (state.keys, state.waiting, state.cancels, state.previews, state.backlog, state.intake)
+    parts = (state.keys, state.waiting, state.cancels, state.previews, state.closings, state.backlog, state.intake)
     for part in parts:
         part.start()
     try:

@@ -9,11 +9,11 @@ from api.problems import invalid
 from ledger.limits import WINDOW_MAX_S, Limits, Velocity
 
 # A limit has 18 digits at the most: beyond that no balance comes near it, so it would be none.
-LIMIT_MAX = 10**18 - 1
+LIMIT_AMOUNT_MAX = 10**18 - 1
 
 LimitAmount = (
     Annotated[str, Meta(pattern=r"^[0-9]{1,18}$(?!\n)", description="Minor units of the asset, as decimal digits.")]
-    | Annotated[int, Meta(ge=0, le=LIMIT_MAX)]
+    | Annotated[int, Meta(ge=0, le=LIMIT_AMOUNT_MAX)]
 )
 
 

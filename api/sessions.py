@@ -1,4 +1,4 @@
-"""A few connections for transactions of the api's own making: a cancel, a preview, a projection.
+"""A few connections for transactions of the api's own making: a cancel, a preview, a projection, a close.
 
 Each has a thread, because the ledger's functions that they call are the drain's, which are not asynchronous. How many
 there are bounds what such requests can take from the others.

@@ -12,11 +12,14 @@ from api.bodies import read, read_optional
 from api.limits import LimitsOfWallet, limits_from, show_limits
 from api.lists import json_response
 from api.openapi import problems, request_body
-from api.problems import Problem
+from api.problems import Problem, invalid
+from api.requests import WalletId
 from api.routes.changes import Reason, ReasonText, by
 from api.routes.wallets import answer
+from api.sessions import Sessions
 from api.state import autocommit, ring_all, transaction
-from ledger import registers
+from ledger import closing, registers
+from ledger.errors import Code
 from ledger.keys import Scope
 from ledger.names import is_asset_code, is_wallet_id
 
@@ -32,6 +35,12 @@ class FreezeWallet(Reason, forbid_unknown_fields=True, omit_defaults=True):
     scope: Literal["debits", "all"] = "all"
 
 
+class CloseWallet(Reason, forbid_unknown_fields=True, omit_defaults=True):
+    """`sweep_to`: the wallet that takes all that is left."""
+
+    sweep_to: WalletId | None = None
+
+
 class PutLimits(LimitsOfWallet, forbid_unknown_fields=True, omit_defaults=True):
     """The wallet's own limits, whole: PUT replaces. None at all is the same as DELETE, with a reason if you like."""
 
@@ -39,6 +48,7 @@ class PutLimits(LimitsOfWallet, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _freeze = msgspec.json.Decoder(FreezeWallet)
+_close = msgspec.json.Decoder(CloseWallet)
 _reason = msgspec.json.Decoder(Reason)
 _put_limits = msgspec.json.Decoder(PutLimits)
 
@@ -88,6 +98,46 @@ async def _set_status(
         raise Problem("wallet_closed") from None
     ring_all(request)  # drains that came meanwhile were turned away
     return shown
+
+
+@router.post(
+    "/{id}/close",
+    response_model=schemas.Wallet,
+    responses=problems(
+        "wallet_not_found",
+        "wallet_not_empty",
+        "wallet_closed",
+        "wallet_frozen",
+        "asset_frozen",
+        "too_many_lots",
+        "limit_exceeded",
+    ),
+    openapi_extra=request_body(CloseWallet, required=False),
+)
+async def close_wallet(request: Request, id: str, principal: Writer) -> Response:
+    """For ever: from the answer on, every command on this wallet is rejected `wallet_closed`, what is queued too.
+
+    Nothing may be left in it: no open hold, no debt, and no credits, unless `sweep_to` names another wallet that takes
+    them all, lots as lots. A frozen wallet can be closed. Closing a closed one finds it as it is.
+    """
+    asked = await read_optional(request, _close)
+    if not is_wallet_id(id):
+        raise Problem("wallet_not_found")
+    if asked.sweep_to == id:
+        raise invalid("/sweep_to", "must be another wallet than the one that closes")
+    author, tenant_id, sweep_to = by(principal, asked.reason), principal.tenant_id, asked.sweep_to
+    sessions: Sessions = request.app.state.closings
+    try:
+        await sessions.run(lambda to: closing.close(to, tenant_id, id, sweep_to=sweep_to, by=author))
+    except registers.NoSuch:
+        raise Problem("wallet_not_found") from None
+    except closing.Refusal as refusal:
+        if refusal.code is Code.WALLET_NOT_FOUND:  # the one that closes is there
+            raise invalid("/sweep_to", refusal.detail, refusal.code) from None
+        raise Problem(refusal.code, refusal.detail) from None
+    ring_all(request)  # drains that came meanwhile were turned away
+    async with autocommit(request) as connection:
+        return await answer(request, connection, tenant_id, id)
 
 
 # --- limits --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.limits import LIMIT_MAX
+from api.limits import LIMIT_AMOUNT_MAX
 from ledger.limits import WINDOW_MAX_S
 from tests.api.serving import code
 from tests.api.test_freezing import eventually_waits
@@ -83,8 +83,8 @@ def test_a_limit_opens_an_account_at_zero_and_holds_for_the_first_credit(client:
         ({"max_amount": 1.5}, "/max_amount"),
         ({"max_amount": True}, "/max_amount"),
         ({"max_amount": "1_000"}, "/max_amount"),
-        ({"max_balance": LIMIT_MAX + 1}, "/max_balance"),
-        ({"max_balance": str(LIMIT_MAX + 1)}, "/max_balance"),
+        ({"max_balance": LIMIT_AMOUNT_MAX + 1}, "/max_balance"),
+        ({"max_balance": str(LIMIT_AMOUNT_MAX + 1)}, "/max_balance"),
         ({"velocity": {"max_amount": "1"}}, "/velocity/window_s"),
         ({"velocity": {"window_s": 60}}, "/velocity"),
         ({"velocity": {"window_s": 0, "max_count": 1}}, "/velocity/window_s"),

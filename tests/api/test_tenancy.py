@@ -71,6 +71,7 @@ CASES: dict[str, Case] = {
     "GET /v1/wallets/{id}/statement": ({"id": "wallet", "params": {"asset": "sapphires"}}, hidden),
     "POST /v1/wallets/{id}/freeze": ({"id": "wallet"}, hidden),
     "POST /v1/wallets/{id}/unfreeze": ({"id": "wallet"}, hidden),
+    "POST /v1/wallets/{id}/close": ({"id": "wallet"}, hidden),
     "GET /v1/wallets/{id}/holds": ({"id": "wallet"}, hidden),
     "GET /v1/holds/{id}": ({"id": "hold"}, hidden),
     "GET /v1/wallets/{id}/changes": ({"id": "wallet"}, hidden),

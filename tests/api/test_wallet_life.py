@@ -140,3 +140,91 @@ def test_assets_have_theirs(client: httpx2.Client, bank: Bank) -> None:
 @pytest.mark.parametrize("path", ["/v1/wallets/nobody", "/v1/wallets/@treasury", "/v1/assets/nothing", "/v1/assets/N"])
 def test_what_is_not_there_has_no_changes(client: httpx2.Client, path: str) -> None:
     assert client.get(f"{path}/changes").status_code == 404
+
+
+# --- closing -------------------------------------------------------------------------------------------------------
+
+
+def close(client: httpx2.Client, wallet: str = "alice", **body: object) -> httpx2.Response:
+    return client.post(f"/v1/wallets/{wallet}/close", json=body)
+
+
+def test_an_empty_wallet_is_closed_for_ever(client: httpx2.Client, bank: Bank) -> None:
+    bank.open_wallet("alice")
+    closed = client.post("/v1/wallets/alice/close")  # no body
+    assert (closed.status_code, closed.json()["status"]) == (200, "closed")
+    assert close(client, reason="again").json() == closed.json()
+    assert code(freeze(client)) == code(client.post("/v1/wallets/alice/unfreeze")) == "409 wallet_closed"
+    assert bank.top_up("alice", 1).code == "wallet_closed"
+    assert client.get("/v1/wallets").json()["data"] == client.get("/v1/wallets?metadata={}").json()["data"] != []
+    assert [change["after"] for change in changes(client)] == ["closed"]
+
+
+def test_a_wallet_is_swept_to_another_and_the_command_is_told(client: httpx2.Client, bank: Bank) -> None:
+    bank.open_asset("amber")
+    bank.top_up("alice", 100)
+    bank.bonus("alice", 5, priority=1)
+    bank.top_up("alice", 7, asset="amber")
+    bank.open_wallet("bob")
+    swept = close(client, sweep_to="bob", reason="one player, two wallets").json()
+    assert (swept["status"], {account["posted"] for account in swept["accounts"]}) == ("closed", {"0"})
+    bobs = {account["asset"]: account for account in client.get("/v1/wallets/bob").json()["accounts"]}
+    assert (bobs[GOLD]["posted"], bobs["amber"]["posted"], bobs[GOLD]["lots"][0]["remaining"]) == ("105", "7", "5")
+    (change,) = changes(client)
+    assert (change["reason"], change["client"]) == ("one player, two wallets", "a game")
+    command = client.get(f"/v1/commands/{change['command']}").json()
+    assert (command["type"], command["status"], command["to_wallet"]) == ("close", "applied", "bob")
+    (transfer,) = command["outcome"]["transfers"]
+    entries = client.get(f"/v1/transfers/{transfer}").json()["entries"]
+    assert {(entry["wallet"], entry["asset"], entry["direction"], entry["amount"]) for entry in entries} == {
+        ("alice", GOLD, "debit", "105"), ("bob", GOLD, "credit", "105"),
+        ("alice", "amber", "debit", "7"), ("bob", "amber", "credit", "7"),
+    }  # fmt: skip
+    bank.assert_settled()
+
+
+def test_what_keeps_a_wallet_open(client: httpx2.Client, bank: Bank) -> None:
+    bank.top_up("alice", 100)
+    bank.hold("alice", 40)
+    bank.open_wallet("bob")
+    answer = close(client)
+    assert code(answer) == "409 wallet_not_empty"
+    assert "40 gold of alice are held" in answer.json()["detail"]
+    assert code(close(client, sweep_to="bob")) == "409 wallet_not_empty"
+    bank.top_up("carol", 1)
+    assert code(close(client, "carol")) == "409 wallet_not_empty"
+    bank.freeze("bob")
+    assert code(close(client, "carol", sweep_to="bob")) == "409 wallet_frozen"
+    bank.unfreeze("bob")
+    bank.freeze_asset()
+    assert code(close(client, "carol", sweep_to="bob")) == "409 asset_frozen"
+    assert close(client, "bob").is_success
+    bank.unfreeze_asset()
+    assert code(close(client, "carol", sweep_to="bob")) == "409 wallet_closed"
+    assert changes(client) == changes(client, "/v1/wallets/carol") == []
+    assert client.get("/v1/wallets/carol").json()["status"] == "active"
+
+
+@pytest.mark.parametrize("target", ["alice", "nobody", "@treasury", "a b", "", 7])
+def test_what_no_wallet_can_be_swept_to(client: httpx2.Client, bank: Bank, target: object) -> None:
+    bank.top_up("alice", 1)
+    answer = close(client, sweep_to=target)
+    assert code(answer) == "422 validation_failed"
+    assert answer.json()["errors"][0]["pointer"] == "/sweep_to"
+    assert client.get("/v1/wallets/alice").json()["status"] == "active"
+
+
+@pytest.mark.parametrize("wallet", ["nobody", "@treasury", "a%00"])
+def test_what_is_not_there_cannot_be_closed(client: httpx2.Client, wallet: str) -> None:
+    assert code(client.post(f"/v1/wallets/{wallet}/close")) == "404 wallet_not_found"
+
+
+def test_a_close_does_not_wait_for_a_drain_that_hangs(client: httpx2.Client, bank: Bank) -> None:
+    """No longer than for any lock: then it is a 503, and nothing has changed."""
+    bank.open_wallet("alice")
+    bank.order("top_up", "bob", 1)
+    with bank.another_drain() as drain:
+        drain.claim()
+        assert code(client.post("/v1/wallets/alice/close")) == "503 database_unavailable"
+    assert client.get("/v1/wallets/alice").json()["status"] == "active"
+    assert client.post("/v1/wallets/alice/close").json()["status"] == "closed"

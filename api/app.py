@@ -25,6 +25,7 @@ from api.routes import (
     health,
     holds,
     previews,
+    receipts,
     supply,
     transfers,
     wallet_life,
@@ -36,6 +37,7 @@ from ledger import db, inbox
 from runtime.announce import Announcer
 from runtime.celery_app import make_celery
 from runtime.doorbell import Doorbell
+from runtime.receipts import signer
 from runtime.settings import settings
 
 
@@ -79,6 +81,7 @@ def create_app() -> Api:
             *assets.router.routes,
             *supply.router.routes,
             *changes.router.routes,
+            *receipts.router.routes,
             *health.router.routes,
             *docs.routes,
         ],
@@ -108,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with await db.connect_async(database_url, application="bursar-api") as connection:
         state.partitions = await inbox.partition_count(connection)
     state.engine = db.async_engine(database_url, application="bursar-api")
+    state.signer = signer(config)
     state.keys = KeyRing(state.engine)
     state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
     state.waiting = Waiting(database_url, redis_url)

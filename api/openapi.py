@@ -18,7 +18,7 @@ DESCRIPTION = f"""
 A wallet service for virtual credits. Commands are accepted durably (202) and get exactly one outcome each.
 
 Amounts are strings of decimal digits in the asset's minor units. Every error is a problem (RFC 9457) with a `code` to
-match on. `/livez`, `/readyz`, `/metrics`, `/docs` and `/openapi.json` need no key.
+match on. `/livez`, `/readyz`, `/metrics`, `/docs`, `/openapi.json` and `/.well-known/jwks.json` need no key.
 
 | scope | opens |
 |---|---|

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "asset_not_found": Kind(404, "No such asset"),
     "command_not_found": Kind(404, "No such command"),
     "hold_not_found": Kind(404, "No such hold"),
+    "receipts_not_offered": Kind(404, "This service signs no receipts"),
     "transfer_not_found": Kind(404, "No such transfer"),
     "wallet_not_found": Kind(404, "No such wallet"),
     "method_not_allowed": Kind(405, "The method does not apply here"),

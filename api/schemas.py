@@ -196,6 +196,27 @@ class Transfer(Shown):
     entries: list[Entry]
 
 
+class Receipt(Shown):
+    """A JWS in flattened JSON form; each member is base64url. What is signed, and how to check it: docs/receipts.md."""
+
+    payload: Annotated[str, Field(description="JSON: `object`, `command`, `transfer`.")]
+    protected: Annotated[str, Field(description="The header: `alg` EdDSA, `kid`, `typ` bursar-receipt.")]
+    signature: str
+
+
+class Jwk(Shown):
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: Annotated[str, Field(description="The public key, 32 bytes.")]
+    kid: Annotated[str, Field(description="Its thumbprint (RFC 7638).")]
+    alg: Literal["EdDSA"]
+    use: Literal["sig"]
+
+
+class JwkSet(Shown):
+    keys: list[Jwk]
+
+
 class Asset(Shown):
     code: AssetCode
     object: Literal["asset"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bursar import audit, keys
+from bursar import audit, keys, receipts
 from bursar.bench.command import bench
 
 app = typer.Typer(
@@ -103,4 +103,5 @@ def run(
 
 app.command("audit")(audit.audit)
 app.add_typer(keys.app, name="keys")
+app.add_typer(receipts.app, name="receipts")
 app.command("bench")(bench)

@@ -3,14 +3,16 @@
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runtime import base64url
 
 
 class Settings(BaseSettings):
     """Read once per process. Secrets are `SecretStr`: they do not print."""
 
-    model_config = SettingsConfigDict(env_prefix="BURSAR_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BURSAR_", extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
     redis_url: SecretStr = Field(description="redis://:password@host:port/0, any Redis-protocol server")
@@ -29,8 +31,36 @@ class Settings(BaseSettings):
         None, description="Only read by the first migration (8 unless set); later the database knows.", ge=1, le=256
     )
 
+    receipt_key: SecretStr | None = Field(
+        None, description="Signs receipts: an Ed25519 private key, 32 bytes in base64. Without it there are none."
+    )
+    receipt_former_keys: str | None = Field(
+        None, description="Public keys that signed receipts before, in base64, with commas between."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+
+    @field_validator("receipt_key")
+    @classmethod
+    def _receipt_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _require_key("BURSAR_RECEIPT_KEY", value.get_secret_value())
+        return value
+
+    @field_validator("receipt_former_keys")
+    @classmethod
+    def _receipt_former_keys(cls, value: str | None) -> str | None:
+        for key in (value or "").replace(",", " ").split():
+            _require_key("BURSAR_RECEIPT_FORMER_KEYS", key)
+        return value
+
+
+def _require_key(name: str, text: str) -> None:
+    try:
+        base64url.key_bytes(text)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}; `bursar receipts new-key` makes a pair") from None
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from bursar.local.errors import LocalError
@@ -32,12 +33,12 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def remembered_secret(path: Path) -> str:
-    """The secret in `path`, made at the first call. Letters and digits only: it stands in URLs."""
+def remembered_secret(path: Path, *, make: Callable[[], str] = lambda: secrets.token_hex(24)) -> str:
+    """The secret in `path`, made at first. Unless told otherwise, letters and digits only: it stands in URLs."""
     with contextlib.suppress(FileNotFoundError):
         if known := path.read_text().strip():
             return known
-    write_private(path, secrets.token_hex(24))
+    write_private(path, make())
     return path.read_text().strip()
 
 

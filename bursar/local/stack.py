@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from bursar.local.postgres import Postgres
 from bursar.local.processes import StopRequested
 from bursar.local.screen import Screen
 from bursar.local.valkey import Valkey
+from runtime import base64url
 
 WORKERS = 2
 READY_TIMEOUT_S = 90.0  # two seconds on a quiet machine; importing everything on a busy one takes longer
@@ -74,6 +76,7 @@ class Stack:
         self._valkey = None if redis_url else Valkey(home.path / "valkey", log=home.log("valkey"))
         self._flower_port = 0
         self._flower_auth = ""
+        self._receipt_key = ""
         self._key = ""
         self._claimed = False
         self._told: dict[str, str] = {}
@@ -196,6 +199,9 @@ class Stack:
 
     def _start_programs(self) -> None:
         self._flower_auth = f"bursar:{remembered_secret(self._home.path / 'flower-password')}"
+        self._receipt_key = os.environ.get("BURSAR_RECEIPT_KEY") or remembered_secret(
+            self._home.path / "receipt-key", make=lambda: base64url.encode(secrets.token_bytes(base64url.KEY_BYTES))
+        )
         self._flower_port = remembered_port(self._home.path / "flower-port", preferred=FLOWER_PORT)
         named = {
             "api": self._api,
@@ -323,6 +329,7 @@ class Stack:
             "BURSAR_FLOWER_BASIC_AUTH": self._flower_auth,
             "BURSAR_URL": self.url,
             "BURSAR_API_KEY": self._key,
+            **({"BURSAR_RECEIPT_KEY": self._receipt_key} if self._receipt_key else {}),
         }
 
     def _follow_servers(self) -> None:

@@ -94,10 +94,19 @@ CASES: dict[str, Case] = {
     "POST /v1/commands/preview": ({"json": SPEND}, own_preview),
     "GET /v1/commands": ({"params": {"idempotency_key": "known"}}, hidden),
     "GET /v1/commands/{id}": ({"id": "command"}, hidden),
+    "GET /v1/commands/{id}/receipt": ({"id": "command"}, hidden),
 }
 
 # No tenant's data behind these. `/problems/{code}` is a table of the code's.
-KEYLESS = {"GET /livez", "GET /readyz", "GET /metrics", "GET /docs", "GET /openapi.json", "GET /problems/{code}"}
+KEYLESS = {
+    "GET /livez",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /docs",
+    "GET /openapi.json",
+    "GET /problems/{code}",
+    "GET /.well-known/jwks.json",
+}
 
 
 def routes(api: Served) -> set[str]:

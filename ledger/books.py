@@ -143,7 +143,7 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     if holds:
         references.load_holds(connection, books, holds)
     if limited:
-        _load_windows(connection, books)
+        _load_windows(connection, books, keys)
     if any(asset.limits and asset.limits.max_supply is not None for asset in books.assets.values()):
         supply.load(connection, books, commands, locking=locking)
     return books
@@ -185,21 +185,20 @@ def touched(command: Command, legs: references.Legs) -> Iterable[AccountKey]:
             yield leg.target
 
 
-def _limited(books: Books) -> Iterable[tuple[Asset, Account]]:
-    for account in books.accounts.values():
-        if not account.key[1].startswith("@"):
-            yield books.assets[account.key[0], account.key[2]], account
-
-
-def _load_windows(connection: psycopg.Connection[Any], books: Books) -> None:
-    """The velocity windows of the accounts that have a limit on them."""
+def _load_windows(connection: psycopg.Connection[Any], books: Books, keys: Iterable[AccountKey]) -> None:
+    """The velocity windows of the accounts that have a limit on them; an empty one where the batch may open one."""
     asked: list[tuple[int, int, str]] = []
     by_id: dict[int, AccountKey] = {}
-    for asset, account in _limited(books):
-        velocity = combine(asset.limits, account.limits).velocity
-        if velocity is not None:
-            by_id[account.id] = account.key
-            asked.append((account.id, velocity.window_s, account.key[1]))
+    for key in keys:
+        asset, account = books.assets.get((key[0], key[2])), books.accounts.get(key)
+        if asset is None or key[1].startswith("@"):
+            continue
+        velocity = combine(asset.limits, account.limits if account else None).velocity
+        if velocity is not None and account is None:
+            books.windows[key] = Window(0, 0)
+        elif velocity is not None and account is not None:
+            by_id[account.id] = key
+            asked.append((account.id, velocity.window_s, key[1]))
     if not asked:
         return
     with connection.cursor(binary=True) as cursor:

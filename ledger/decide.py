@@ -287,7 +287,13 @@ def _given_back(books: Books, command: Command, status: str) -> Applied:
 
 
 def _unreserved(account: Account, pieces: Sequence[Piece]) -> list[ChangedLot]:
-    return [ChangedLot(account, piece.lot, 0, -piece.amount) for piece in pieces]
+    """Pieces of a hold become available again, after what the wallet owes: otherwise the end of such a lot would take
+    the wallet below zero once more."""
+    kept = {id(piece.lot): piece.amount for piece in lots.repay(pieces, account.owed)}
+    return [
+        ChangedLot(account, piece.lot, kept.get(id(piece.lot), 0) - piece.amount if piece.lot else 0, -piece.amount)
+        for piece in pieces
+    ]
 
 
 # --- reversals -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ledger.limits import Velocity
 from tests.books import ALL, GOLD, PARTITIONS, Bank
 
 
@@ -132,6 +133,23 @@ def test_velocity_within_a_batch_and_between_drains(
     for _ in range(drains):
         bank.drain(max_rows=4 // drains)
     assert bank.codes(seqs) == codes
+
+
+def test_velocity_binds_a_wallet_that_its_batch_opens(bank: Bank) -> None:
+    bank.limit_asset(velocity=Velocity(window_s=60, max_count=1))
+    seqs = [bank.order("top_up", "newcomer", 100), *(bank.order("spend", "newcomer", 1) for _ in range(2))]
+    bank.drain()
+    assert bank.codes(seqs) == ["applied", "applied", "velocity_limit_exceeded"]
+
+
+def test_a_maximum_balance_binds_players_and_not_us(bank: Bank) -> None:
+    alice, bob = bank.wallets_in(3, 2)
+    for wallet in (alice, bob):
+        bank.top_up(wallet, 100)
+    bank.limit_asset(max_balance=100)
+    held = bank.hold(bob, 100)
+    assert [bank.spend(alice, 100).code, bank.capture(held).code] == ["applied", "applied"]
+    bank.assert_settled()
 
 
 def test_the_window_slides(bank: Bank) -> None:

@@ -37,6 +37,14 @@ PARTITIONS = 8
 ALL = tuple(range(PARTITIONS))
 GOLD = "gold"
 
+# A clock_timestamp() that a session finds before PostgreSQL's own.
+TESTS_CLOCK: LiteralString = """
+CREATE SCHEMA IF NOT EXISTS clock;
+CREATE TABLE IF NOT EXISTS clock.now AS SELECT pg_catalog.clock_timestamp() AS at;
+CREATE OR REPLACE FUNCTION clock.clock_timestamp() RETURNS timestamptz
+    LANGUAGE sql AS 'SELECT at FROM clock.now';
+"""
+LOOK_AT_THE_TESTS_CLOCK: LiteralString = "SET search_path = clock, pg_catalog, public"
 OPTIONS = frozenset(Options.__struct_fields__)
 
 Answer = TypeVar("Answer")
@@ -89,6 +97,7 @@ class Bank:
         self.tenant: int = self.one("INSERT INTO tenants (code) VALUES (%s) RETURNING id", f"game-{next(_numbers)}")
         self.client = self.new_client()
         self.by = By(self.client)
+        self.clocked = False
         self.open_asset(GOLD)
 
     def close(self) -> None:
@@ -281,7 +290,20 @@ class Bank:
 
     def another_drain(self) -> "Drain":
         """A second worker's connection, to hold a drain open at any point."""
-        return Drain(self.url)
+        drain = Drain(self.url)
+        if self.clocked:
+            drain.connection.execute(LOOK_AT_THE_TESTS_CLOCK)
+            drain.connection.commit()
+        return drain
+
+    def set_clock(self, at: datetime) -> None:
+        """For this bank's drains and look-outs it is this time until it is set again. Only ever forward."""
+        if not self.clocked:
+            self.do(TESTS_CLOCK)
+            self.drains.execute(LOOK_AT_THE_TESTS_CLOCK)
+            self.drains.commit()
+            self.clocked = True
+        self.do("UPDATE clock.now SET at = %s", at)
 
     # --- looking -------------------------------------------------------------------------------------------------
 

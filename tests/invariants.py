@@ -33,7 +33,8 @@ INVARIANTS: dict[str, LiteralString] = {
             WHERE w.tenant_id = %s
         ) e WHERE balance_after <> expected OR held_after < 0 OR at < before
     """,
-    "a player's available balance falls below zero by a reversal that was allowed to, and by nothing else": """
+    # Credits past their time leave a balance of which they were no longer a part.
+    "a player's balance falls below zero by a reversal that was allowed to, or by the end of credits": """
         SELECT * FROM (
             SELECT w.code, e.version, c.type, c.options::jsonb->'allow_negative' = 'true' AS allowed,
                    e.balance_after - e.held_after AS available, lag(e.balance_after - e.held_after, 1, 0::bigint)
@@ -41,7 +42,8 @@ INVARIANTS: dict[str, LiteralString] = {
             FROM entries e JOIN commands c USING (seq)
             JOIN accounts a ON a.id = e.account_id JOIN wallets w ON w.id = a.wallet_id
             WHERE w.tenant_id = %s AND NOT a.allow_negative
-        ) e WHERE available < 0 AND available < before AND NOT (type = 'reverse' AND allowed IS TRUE)
+        ) e WHERE available < 0 AND available < before
+            AND NOT (type = 'reverse' AND allowed IS TRUE) AND type <> 'expire_credits'
     """,
     # --- commands and outcomes -----------------------------------------------------------------------------------
     "a command is pending or has its outcome, never both, never neither": """

@@ -9,16 +9,13 @@ from hypothesis import HealthCheck, given, settings
 
 from ledger.errors import BooksMoved
 from tests.books import ALL, Bank
-from tests.properties.model import Model
+from tests.properties.asking import WALLETS, Ordered, credit, orders
+from tests.properties.sides import EXAMPLES, TIMEOUT_S, Sides
 
-PLAYERS = ("ann", "ben", "cat", "dan", "eve")
+OPENED = list(WALLETS)[:-1]  # the last one is opened by whichever drain comes first
+OPENING = ("hold", "hold", "spend", "transfer", "exchange")
 STEP_S = 0.05  # a step that takes longer waits for the other drain
 END_S = 10.0
-
-Order = tuple[str, str, int]  # from, to, amount
-
-pairs = some.tuples(some.sampled_from(PLAYERS), some.sampled_from([*PLAYERS, "newcomer", "stranger"]))
-orders = some.tuples(pairs.filter(lambda pair: pair[0] != pair[1]), some.integers(1, 60))
 
 
 class Side:
@@ -66,15 +63,15 @@ class Side:
         self._drain.connection.close()
 
 
-def run(bank: Bank, batch: list[tuple[tuple[str, str], int]], turns: list[int]) -> list[int]:
-    """Drain the batch by two sides in these turns, then to the end; the seqs in the order of their commits."""
+def run(bank: Bank, waiting: int, turns: list[int]) -> list[int]:
+    """Drain all that waits by two sides in these turns, then to the end; the seqs in the order of their commits."""
     committed: list[int] = []
     sides = [Side(bank, committed.extend) for _ in range(2)]
     try:
         for turn in turns:
             sides[turn].advance(STEP_S)
-        for _ in range(20 * len(batch)):
-            if len(committed) == len(batch):
+        for _ in range(20 * waiting + 20):
+            if len(committed) == waiting:
                 return committed
             for side in sides:
                 side.advance(STEP_S)
@@ -84,33 +81,27 @@ def run(bank: Bank, batch: list[tuple[tuple[str, str], int]], turns: list[int]) 
             side.close()
 
 
-@pytest.mark.timeout(120)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(batch=some.lists(orders, min_size=2, max_size=14), turns=some.lists(some.integers(0, 1), max_size=30))
+@pytest.mark.timeout(TIMEOUT_S)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    before=some.lists(orders(kinds=OPENING), max_size=6),
+    batches=some.lists(some.lists(orders(), min_size=1, max_size=6), min_size=1, max_size=3),
+    turns=some.lists(some.integers(0, 1), max_size=30),
+)
 def test_two_drains_are_as_good_as_one(
-    module_database_url: str, batch: list[tuple[tuple[str, str], int]], turns: list[int]
+    module_database_url: str, before: list[Ordered], batches: list[list[Ordered]], turns: list[int]
 ) -> None:
-    bank, model = Bank(module_database_url), Model(assets={"gold"})
+    """Commands of every type; the later ones name earlier ones, which may be pending in the other drain."""
+    both = Sides(module_database_url)
     try:
-        for player in PLAYERS:
-            bank.top_up(player, 50)
-            model.settle("top_up", player, None, "gold", 50, bank.partition(player))
-        commands = [bank.new("transfer", source, amount, to_wallet=target) for (source, target), amount in batch]
-        seqs = [answer.seq for answer in bank.accept(commands)]
-        sent = dict(zip(seqs, commands, strict=True))
-        expected: dict[int, str] = {}
-        for seq in run(bank, batch, turns):
-            order = sent[seq]
-            assert order.amount is not None
-            partition = order.partition
-            expected[seq] = model.settle("transfer", order.wallet, order.to_wallet, "gold", order.amount, partition)
-        assert dict(zip(seqs, bank.codes(seqs), strict=True)) == expected
-        everyone = [*PLAYERS, "newcomer", "stranger"]
-        assert {who: bank.available(who) for who in everyone} == {
-            who: model.balances.get((who, "gold"), 0) for who in everyone
-        }
-        bank.assert_settled()
-        assert bank.drain(ALL) == []
+        both.accept([credit(wallet, 50, lot) for wallet in OPENED for lot in (None, 3)] + before)
+        both.settle(both.bank.drain(ALL))
+        both.tick(2)
+        both.look_out()
+        for batch in batches:
+            both.accept(batch)
+        both.settle(run(both.bank, len(both.waiting()), turns), in_order=False)
+        both.compare_to_the_end()
+        assert both.bank.drain(ALL) == []
     finally:
-        bank.sql.execute("DELETE FROM pending")
-        bank.close()
+        both.close()

@@ -70,6 +70,9 @@ def bench(
     - singles: single-command posts at full load
     - batch: batch posts
     - hot: batch posts, all on one wallet
+    - spends: batch posts of spends alone
+    - lots: the same where one wallet in ten holds expiring credits
+    - mixed: spends, top-ups, transfers, holds with their captures, reversals
     - offered: single posts at a fixed rate, whatever the answers do
     - drain: one worker empties a full inbox
     - memory: of each process, over many commands

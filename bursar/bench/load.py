@@ -1,12 +1,11 @@
 """The bundled load generator: `python -m bursar.bench.load PLAN` does what a Plan says, prints a LoadResult.
 
 It shares the cores with what it measures, so it must be cheap: HTTP/1.1 by hand on asyncio's protocols,
-requests put together from parts rendered beforehand, answers read no further than needed: about 10 µs a post.
+requests put together from few parts (posts.py), answers read no further than needed: about 10 µs a post.
 """
 
 import asyncio
 import contextlib
-import random
 import sys
 import time
 from array import array
@@ -18,60 +17,11 @@ import msgspec
 import uvloop
 
 from bursar.bench.figures import spread
-from bursar.bench.plan import READY_MARK, RESULT_MARK, LoadResult, Plan, wallet_name
+from bursar.bench.plan import READY_MARK, RESULT_MARK, LoadResult, Plan
+from bursar.bench.posts import WAIT_S, Posts
 
-WAIT_S = 20  # `Prefer: wait` of a sampled post; an outcome later than this is no sample, but an error
 ANSWER_GRACE_S = 30  # after the load's end, for the answers still owed; longer than WAIT_S
 RECONNECTS_PER_CONNECTION = 3  # a server that keeps hanging up is broken: the load must end, not loop
-TOP_UP_EVERY = 10  # in a mix: one post in ten puts back what the nine others spend
-
-
-class Requests:
-    """Renders posts. Every key is used once: nonce, then a running number."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._nonce = plan.nonce.encode()
-        self._numbered = 0
-        self._next_wallet = 0
-        self._random = random.Random(plan.nonce)
-        path = b"/v1/commands" if plan.batch == 1 else b"/v1/commands/batch"
-        self._head = (
-            b"POST %b HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n"
-            % (path, plan.host.encode(), plan.api_key.encode())
-        )
-        self._spends = [self._members("spend", number) for number in range(plan.wallets)]
-        self._top_ups = [self._members("top_up", number) for number in range(plan.wallets)]
-
-    def _members(self, type_: str, number: int) -> bytes:
-        plan = self._plan
-        amount = plan.amount * (TOP_UP_EVERY - 1) if type_ == "top_up" and plan.kind == "mix" else plan.amount
-        wallet = wallet_name(plan.wallet_prefix, number)
-        return f'"type":"{type_}","wallet":"{wallet}","asset":"{plan.asset}","amount":"{amount}"}}'.encode()
-
-    def _key(self) -> bytes:
-        self._numbered += 1
-        return b"%b-%d" % (self._nonce, self._numbered)
-
-    def _one(self) -> bytes:
-        """The members of the next command, without its key."""
-        if self._plan.kind == "fund":
-            number = self._next_wallet
-            self._next_wallet = (number + 1) % self._plan.wallets
-            return self._top_ups[number]
-        number = int(self._random.random() * self._plan.wallets)
-        return self._top_ups[number] if self._numbered % TOP_UP_EVERY == 0 else self._spends[number]
-
-    def next(self, *, wait: bool) -> bytes:
-        preference = b"Prefer: wait=%d\r\n" % WAIT_S if wait else b""
-        if self._plan.batch == 1:
-            body = b"{" + self._one()
-            return b"%b%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-                self._head, preference, self._key(), len(body), body,
-            )  # fmt: skip
-        items = [b'{"idempotency_key":"%b",%b' % (self._key(), self._one()) for _ in range(self._plan.batch)]
-        body = b'{"commands":[%b]}' % b",".join(items)
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, preference, len(body), body)
 
 
 class Connection(asyncio.Protocol):
@@ -126,7 +76,7 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._requests = Requests(plan)
+        self._rendering = Posts(plan)
         self._idle: list[Connection] = []
         self._overdue: deque[float] = deque()  # open loop: due times of posts that found no free connection
         self._accept_ms = array("d")
@@ -156,6 +106,8 @@ class Load:
             await asyncio.wait_for(self._quiet.wait(), limit_s)
         except TimeoutError:
             self._errors["no answer"] += self._connected - len(self._idle)
+        if self._posts and self._rendering.blind:
+            self._errors["ids not found in the answers"] += 1
         return LoadResult(
             generator="bundled",
             posts=self._posts,
@@ -195,12 +147,13 @@ class Load:
     def _post(self, connection: Connection, *, due_s: float) -> None:
         self._sent += 1
         waits = self._plan.wait_every > 0 and self._sent % self._plan.wait_every == 0
-        connection.send(self._requests.next(wait=waits), due_s=due_s, waits=waits)
+        connection.send(self._rendering.next(wait=waits), due_s=due_s, waits=waits)
 
     def answered(self, connection: Connection, status: int, data: bytes) -> None:
         now_s = time.monotonic()
         elapsed_ms = (now_s - connection.due_s) * 1000
         if status in (200, 202):
+            self._rendering.answered(data)
             self._posts += 1
             self._commands += self._plan.batch
             if self._plan.batch > 1 and (refused := data.count(b'"problem"')):

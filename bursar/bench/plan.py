@@ -6,11 +6,13 @@ import msgspec
 
 from bursar.bench.figures import Spread
 
-Work = Literal["singles", "batch", "hot", "offered", "drain", "memory"]
+Work = Literal["singles", "batch", "hot", "spends", "lots", "mixed", "offered", "drain", "memory"]
+Kind = Literal["fund", "fund_lots", "mix", "spends", "mixed"]
 Generator = Literal["auto", "wrk", "bundled"]  # auto: wrk where it is installed and able, else the bundled one
 
 READY_MARK = "bursar-bench ready"  # printed by a generator that has its connections and begins
 RESULT_MARK = "bursar-bench "  # leads the line of a generator's result
+LOT_WALLET_EVERY = 10  # in works with lots: one wallet in ten holds them
 WALLET_DIGITS = 6  # wallet names of one width, so that every request of a kind has the same length
 
 
@@ -30,7 +32,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str  # leads every idempotency key: unique to this load
     connections: int
     duration_s: float
-    kind: Literal["fund", "mix"] = "mix"  # fund: one top-up for each wallet in turn; mix: nine spends, one top-up
+    kind: Kind = "mix"  # what each of them is: bursar.bench.posts
     amount: int = 1  # minor units
     batch: int = 1  # commands per post; 1: single-command posts
     posts_max: int | None = None  # stop after as many; None: at the end of duration_s

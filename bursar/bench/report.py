@@ -100,6 +100,7 @@ def goals(works: Sequence[WorkFigures], floor: Floor | None) -> list[Goal]:
     """What the project set out to reach, against what this run did."""
     by_name = {work.name: work for work in works}
     singles, batch, hot = (_applied(by_name, name) for name in ("singles", "batch", "hot"))
+    spends, lots, mixed = (_applied(by_name, name) for name in ("spends", "lots", "mixed"))
     spread_floor = floor.spread_per_s if floor else None
     hot_floor = floor.hot_per_s if floor else None
     drain = by_name["drain"].drain if "drain" in by_name else None
@@ -110,6 +111,8 @@ def goals(works: Sequence[WorkFigures], floor: Floor | None) -> list[Goal]:
         _at_least("batch", "applied/s, aim", batch, 12_000),
         _ratio("hot", "applied/s against batch", hot, batch, 0.8),
         _ratio("hot", "applied/s against floor (b)", hot, hot_floor, 5),
+        _ratio("mixed", "applied/s against spends alone", mixed, spends, 0.7),
+        _ratio("lots", "spends with lots about against spends alone", lots, spends, 0.8),
         *_offered(by_name.get("offered")),
         _at_most("singles", "outcome p99 at full load, accepted to applied", *_p99_outcome(by_name), 300),
         _at_least("drain", "one worker, commands/s", drain.per_s if drain else None, 15_000),

@@ -11,7 +11,8 @@ from bursar.bench import figures
 from bursar.bench.drive import Running
 from bursar.bench.machine import CpuUse, cpu_use, memory_mib
 from bursar.bench.observe import Observer
-from bursar.bench.plan import Generator, Plan, Work
+from bursar.bench.plan import LOT_WALLET_EVERY, Generator, Kind, Plan, Work
+from bursar.bench.posts import LOTS
 from bursar.bench.progress import Tell
 from bursar.bench.report import DrainFigures, ProcessMemory, WorkFigures, cpu_between
 from bursar.bench.stack import OwnStack, StackError, Target
@@ -19,6 +20,7 @@ from bursar.bench.stack import OwnStack, StackError, Target
 ASSET = "bench_credits"
 FUNDS = 1_000_000_000  # minor units a wallet starts with: no spend of the bench is ever refused
 BATCH_MAX = 1_000  # of the API
+WITH_LOTS = {"lots", "mixed"}  # works on wallets of which some hold lots
 LEAD_IN_S = 0.5  # of every load before its window opens: all connections are busy by then
 TAIL_S = 0.2  # and after the window has closed: no connection is idle before that
 SAMPLE_RATE = 10.0  # posts per second with `Prefer: wait` beside a full load: enough for a p99 in two minutes
@@ -75,16 +77,26 @@ class Bench:
         """An asset, and wallets with enough in them. Raises StackError when they cannot be filled."""
         self._target.make_asset(ASSET)
         self._progress("filling wallets", 0.0)
-        for prefix, wallets in ((self._spread, self._options.wallets), (self._hot, 1)):
-            size = min(BATCH_MAX, wallets)
-            plan = self._plan(
-                wallet_prefix=prefix, wallets=wallets, kind="fund", amount=FUNDS, batch=size,
-                posts_max=math.ceil(wallets / size), connections=FUND_CONNECTIONS, duration_s=FUND_S,
-            )  # fmt: skip
-            result = self._start(plan).result()
-            if result.errors or result.commands < wallets:
-                raise StackError(f"filling the wallets failed: {result.commands} of {wallets}, {result.errors}")
+        self._fund(self._spread, self._options.wallets)
+        self._fund(self._hot, 1)
+        if WITH_LOTS.intersection(self._options.works):
+            self._fund(self._lots, self._options.wallets)
+            self._settle("filling wallets")  # the plain credits first: lots of a wallet that is not there open it, too
+            holders = -(-self._options.wallets // LOT_WALLET_EVERY)
+            self._fund(self._lots, self._options.wallets, kind="fund_lots", credits=holders * len(LOTS))
         self._settle("filling wallets")
+
+    def _fund(self, prefix: str, wallets: int, *, kind: Kind = "fund", credits: int | None = None) -> None:
+        """Every wallet gets its credits once. Raises StackError."""
+        count = credits or wallets
+        size = min(BATCH_MAX, count)
+        plan = self._plan(
+            wallet_prefix=prefix, wallets=wallets, kind=kind, amount=FUNDS, batch=size,
+            posts_max=math.ceil(count / size), connections=FUND_CONNECTIONS, duration_s=FUND_S,
+        )  # fmt: skip
+        result = self._start(plan).result()
+        if result.errors or result.commands < count:
+            raise StackError(f"filling the wallets failed: {result.commands} of {count}, {result.errors}")
 
     def measure(self, work: Work) -> WorkFigures:
         options = self._options
@@ -98,6 +110,17 @@ class Bench:
             case "hot":
                 plan = self._plan(batch=options.batch, wallet_prefix=self._hot, wallets=1)
                 return self._full_load(work, f"batch posts of {options.batch}, one wallet", plan)
+            case "spends":
+                title = f"spends alone, posts of {options.batch}, {wallets}"
+                return self._full_load(work, title, self._plan(batch=options.batch, kind="spends"))
+            case "lots":
+                title = f"spends alone, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
+                plan = self._plan(batch=options.batch, kind="spends", wallet_prefix=self._lots)
+                return self._full_load(work, title, plan)
+            case "mixed":
+                title = f"mixed commands, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
+                plan = self._plan(batch=options.batch, kind="mixed", wallet_prefix=self._lots)
+                return self._full_load(work, title, plan)
             case "offered":
                 plan = self._plan(rate=options.rate, wait_every=WAIT_EVERY)
                 return self._full_load(work, f"{options.rate:g} posts/s offered", plan, sampled=False)
@@ -115,6 +138,10 @@ class Bench:
     @property
     def _hot(self) -> str:
         return f"bench-{self._run}-hot-"
+
+    @property
+    def _lots(self) -> str:
+        return f"bench-{self._run}-lots-"
 
     def _plan(self, **changes: object) -> Plan:
         """Single-command posts on all wallets, closed loop, for a whole window; `changes` say what differs."""

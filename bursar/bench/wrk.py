@@ -1,6 +1,6 @@
 """wrk as the load generator of closed loops: a tool that others know, a fifth cheaper than the bundled one.
 
-It cannot offer a fixed rate or wait for an outcome; the bundled generator (load.py) does those.
+It cannot offer a fixed rate, wait for an outcome or learn ids from an answer; the bundled generator (load.py) does.
 """
 
 import shutil
@@ -9,8 +9,8 @@ import subprocess
 import msgspec
 
 from bursar.bench.figures import Spread
-from bursar.bench.load import TOP_UP_EVERY
 from bursar.bench.plan import RESULT_MARK, WALLET_DIGITS, LoadResult, Plan
+from bursar.bench.posts import TOP_UP_EVERY
 
 TIMEOUT_S = 30  # an answer later than this is an error; wrk's own default of 2 s would call a slow answer none
 

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Generator
 from typing import Any
+from uuid import uuid4
 
 Post = tuple[str, dict[str, str], Any]
 
@@ -14,9 +15,11 @@ Post = tuple[str, dict[str, str], Any]
 class StandIn:
     """Listens on loopback. `keys`: all idempotency keys in order. Past `refuse_after` single posts it answers 503."""
 
-    def __init__(self, *, refuse_after: int | None = None, hang_up_after: int | None = None) -> None:
+    def __init__(self, *, refuse_after: int | None = None, hang_up_after: int | None = None, ids: bool = True) -> None:
         self.posts: list[Post] = []
         self.keys: list[str] = []
+        self.ids: dict[str, str] = {}  # → type, of the commands of batches
+        self._ids = ids
         self.port = 0
         self._refuse_after = refuse_after
         self._hang_up_after = hang_up_after
@@ -62,11 +65,16 @@ class StandIn:
             if "prefer" in headers and status == 202:
                 await asyncio.sleep(0.02)
                 status, answer = 200, {**answer, "status": "applied"}
-        text = json.dumps(answer).encode()
+        text = json.dumps(answer, separators=(",", ":")).encode()
         return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text)
 
     def _item(self, item: dict[str, str]) -> dict[str, Any]:
-        return {"status": 202, "command": {"status": "pending", **item}}
+        command: dict[str, Any] = {"object": "command", "type": item["type"], "status": "pending", **item}
+        if self._ids:
+            name = str(uuid4())
+            self.ids[name] = item["type"]
+            command = {"id": name, **command}
+        return {"status": 202, "command": command}
 
 
 @contextlib.contextmanager

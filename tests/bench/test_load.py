@@ -10,6 +10,7 @@ from bursar.bench import wrk
 from bursar.bench.drive import LoadError, Running
 from bursar.bench.figures import Spread
 from bursar.bench.plan import Generator, LoadResult, Plan
+from bursar.bench.posts import LOTS
 from tests.bench.standin import StandIn
 
 
@@ -61,6 +62,59 @@ def test_funding_tops_every_wallet_up_once_and_stops(tmp_path: Path) -> None:
     assert sorted(command["wallet"] for command in server.commands) == [f"w-{number:06d}" for number in range(20)]
     assert {(command["type"], command["amount"]) for command in server.commands} == {("top_up", "1000")}
     assert (result.posts, result.commands) == (2, 20)
+
+
+def test_the_mixed_load_is_of_the_shares_it_says_and_names_each_hold_and_command_once(tmp_path: Path) -> None:
+    server = StandIn()
+
+    result = drive(server, tmp_path, kind="mixed", batch=50, duration_s=0.6)
+
+    kinds = Counter(command["type"] for command in server.commands)
+    total = len(server.commands)
+    assert result.errors == {}
+    assert result.generator == "bundled"
+    assert total > 1_000
+    for kind, share in {"spend": 60, "top_up": 15, "transfer": 10, "hold": 10, "capture": 10, "reverse": 5}.items():
+        assert kinds[kind] / total == pytest.approx(share / 110, rel=0.25), kind
+    captured = [command["hold"] for command in server.commands if command["type"] == "capture"]
+    reversed_ = [command["command"] for command in server.commands if command["type"] == "reverse"]
+    assert {server.ids[name] for name in captured} == {"hold"}
+    assert {server.ids[name] for name in reversed_} <= {"spend", "top_up", "transfer", "capture"}
+    assert len(set(captured)) == len(captured)
+    assert len(set(reversed_)) == len(reversed_)
+
+
+def test_lots_come_to_one_wallet_in_ten_and_never_leave_these(tmp_path: Path) -> None:
+    server = StandIn()
+    drive(server, tmp_path, kind="fund_lots", batch=16, posts_max=1, duration_s=20.0)
+    funded = Counter(command["wallet"] for command in server.commands)
+
+    assert funded == {"w-000000": len(LOTS), "w-000010": len(LOTS)}
+    assert len({command["credits_expire_at"] for command in server.commands}) == len(LOTS)
+
+    server = StandIn()
+    drive(server, tmp_path, kind="mixed", batch=50)
+    for command in server.commands:
+        if command["type"] == "transfer":
+            assert command["wallet"] != command["to_wallet"]
+            assert (command["wallet"] in funded) == (command["to_wallet"] in funded)
+        elif command["type"] == "top_up":
+            assert (command["wallet"] in funded) == ("credits_expire_at" in command)
+
+
+def test_spends_alone_are_that(tmp_path: Path) -> None:
+    server = StandIn()
+
+    result = drive(server, tmp_path, kind="spends", batch=10)
+
+    assert result.errors == {}
+    assert {command["type"] for command in server.commands} == {"spend"}
+
+
+def test_a_mixed_load_that_finds_no_ids_says_so(tmp_path: Path) -> None:
+    result = drive(StandIn(ids=False), tmp_path, kind="mixed", batch=50)
+
+    assert result.errors == {"ids not found in the answers": 1}
 
 
 def test_an_offered_load_posts_as_many_as_were_due_and_awaits_one_in_five(tmp_path: Path) -> None:

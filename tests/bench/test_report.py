@@ -34,6 +34,9 @@ WORKS = [
     work("singles", 5_000),
     work("batch", 5_999),
     work("hot", 4_800),
+    work("spends", 6_000),
+    work("lots", 5_000),
+    work("mixed", 4_200),
     work("offered", 100, cpu=Cpu({"api": 70.0}, {"api": 0.5}, others_cores_busy=0.9)),
     work("drain", 0, window=None, load=None, drain=DrainFigures(10, 15_000.0, 1.0, None)),
     work(
@@ -64,6 +67,8 @@ def test_goals_are_judged_against_the_floor_of_the_run() -> None:
         "batch: applied/s, aim": False,
         "hot: applied/s against batch": True,
         "hot: applied/s against floor (b)": False,
+        "mixed: applied/s against spends alone": True,
+        "lots: spends with lots about against spends alone": True,
         "offered: accept p50": True,
         "offered: accept p99": False,
         "offered: outcome p50, seen by a waiting client": True,

@@ -61,7 +61,7 @@ def test_every_work_runs_on_servers_of_its_own_and_the_report_is_json(folder: Pa
     assert (report["audit"], report["valid"]) == ("clean", True)
     assert (report["postgres"]["fsync"], report["postgres"]["synchronous_commit"]) == ("on", "on")
     assert report["latency_source"] == "commit times"
-    for name in ("singles", "batch", "hot", "offered"):
+    for name in ("singles", "batch", "hot", "spends", "lots", "mixed", "offered"):
         window = works[name]["window"]
         assert window["applied"] > 0, name
         assert window["backlog_start"] + window["accepted"] - window["applied"] == window["backlog_end"], name

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
-from ledger import reads
+from ledger import holdings, reads
 from tests.api.serving import code
 from tests.api.test_wallets import account
 from tests.books import GOLD, Bank
@@ -127,6 +127,21 @@ def test_holds_of_all_assets_are_one_list_newest_first(client: httpx2.Client, ba
     for query, expected in ({}, placed), ({"status": "open"}, [(asset, n) for asset, n in placed if n % 3]):
         found = [hold for page in linked(client, "/v1/wallets/alice/holds", **query) for hold in page]
         assert [(hold["asset"], int(hold["amount"])) for hold in found] == expected
+
+
+def test_open_holds_are_found_among_many_that_ended(bank: Bank, engine: Engine) -> None:
+    bank.top_up("alice", 10)
+    bank.hold("alice", 1)
+    bank.do("""
+        INSERT INTO holds (seq, account_id, status, amount, remaining, expires_at)
+        SELECT 1000000 + n, account_id, 'released', 1, 0, expires_at
+        FROM (SELECT * FROM holds ORDER BY seq DESC LIMIT 1) h CROSS JOIN generate_series(1, 5000) n
+    """)
+    bank.do("ANALYZE holds")
+    which = {"tenant_id": bank.tenant, "code": "alice", "before": 2**62, "limit": 51}
+    with engine.connect() as connection:
+        plan = connection.scalar(text(f"EXPLAIN (FORMAT JSON) {holdings._OPEN.text}"), which)
+    assert "ix_holds_open" in str(plan)
 
 
 def test_only_a_hold_that_was_placed_is_one(client: httpx2.Client, bank: Bank) -> None:

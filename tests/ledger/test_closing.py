@@ -98,6 +98,16 @@ def test_a_debt_keeps_a_wallet_open(bank: Bank) -> None:
     assert refused(bank, "alice", "bob") == "wallet_not_empty"
 
 
+def test_credits_past_their_time_leave_first(bank: Bank) -> None:
+    bank.open_wallet("bob")
+    bank.bonus("alice", 5, credits_expire_at=bank.in_seconds(3600))
+    bank.do("UPDATE lots SET expires_at = now() - interval '1 second'")
+    assert refused(bank, "alice", "bob") == "wallet_not_empty"
+    bank.expire_due()
+    assert close(bank, "alice", "bob")
+    assert bank.account("bob") is None
+
+
 @pytest.mark.parametrize(("target", "code"), [("active", None), ("debits_frozen", None), ("frozen", "wallet_frozen")])
 def test_what_a_sweep_goes_to_must_be_open_for_credits(
     bank: Bank, target: registers.WalletStatus, code: str | None

@@ -64,7 +64,7 @@ def test_local_env_names_everything_and_only_we_may_read_it(running: Run) -> Non
     told = running.told
     assert set(told) == {"BURSAR_URL", "BURSAR_API_KEY", "BURSAR_DATABASE_URL", "BURSAR_REDIS_URL", "FLOWER_URL"}
     assert told["BURSAR_URL"] == f"http://127.0.0.1:{running.port}"
-    for secret in ("local.env", "api-key", "flower-password"):
+    for secret in ("local.env", "api-key", "flower-password", "receipt-key"):
         assert (running.home / secret).stat().st_mode & 0o777 == 0o600
     shell = subprocess.run(
         ["sh", "-c", '. "$1" && echo "$FLOWER_URL"', "sh", str(running.home / "local.env")],

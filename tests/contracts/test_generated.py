@@ -87,13 +87,9 @@ def test_no_body_breaks_the_api(game: Caller, body: bytes) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("paths", "selected"),
-    [(r"^/v1/commands(/batch|/\{id\})?$", 4), ("^/v1/commands/(?!batch$)", 4)],
-    ids=["posts", "the rest"],
+    "paths", ["^/v1/commands(/batch|/[{]id[}])?$", "^/v1/commands/(?!batch$)"], ids=["posts", "the rest"]
 )
-def test_schemathesis_finds_nothing(
-    new_caller: Callable[..., Caller], tmp_path: Path, paths: str, selected: int
-) -> None:
+def test_schemathesis_finds_nothing(new_caller: Callable[..., Caller], tmp_path: Path, paths: str) -> None:
     """Zero findings; schemathesis.toml says which checks do not apply, and why. The other routes: tests/api."""
     tester = new_caller("schemathesis")
     tester.http.post("/v1/assets", json={"code": generated.ASSET, "name": "Generated"})
@@ -116,4 +112,4 @@ def test_schemathesis_finds_nothing(
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6_000:] + run.stderr[-1_000:]
-    assert f"{selected} selected" in run.stdout
+    assert "4 selected" in run.stdout

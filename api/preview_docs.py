@@ -39,29 +39,42 @@ class Preview(Struct, forbid_unknown_fields=True):
     outcome: PreviewOutcome
 
 
-_PREVIEW = operation(
+class PreviewAnswer(Struct, forbid_unknown_fields=True):
+    results: Annotated[list[Preview], Meta(description="One per command, in their order.")]
+
+
+_PROBLEMS = problems_of(
+    "malformed_json",
+    "duplicate_member",
+    "unauthorized",
+    "insufficient_scope",
+    "body_too_large",
+    "unsupported_media_type",
+    "validation_failed",
+    "database_unavailable",
+    "overloaded",
+)
+
+_PREVIEW_COMMAND = operation(
     "preview_command",
     "What would come of this command if it were decided now: by the very rules that will decide it, on the books as "
     "they stand, not counting what is queued. Stores nothing, changes nothing and binds nobody.",
     Scope.COMMANDS_WRITE,
     requestBody={"required": True, **json_of("CommandRequest")},
-    responses={
-        "200": answer_of("What it would come to.", "Preview", {}),
-        **problems_of(
-            "malformed_json",
-            "duplicate_member",
-            "unauthorized",
-            "insufficient_scope",
-            "body_too_large",
-            "unsupported_media_type",
-            "validation_failed",
-            "database_unavailable",
-            "overloaded",
-        ),
-    },
+    responses={"200": answer_of("What it would come to.", "Preview", {}), **_PROBLEMS},
+)
+_PREVIEW_BATCH = operation(
+    "preview_batch",
+    "The same of a batch with `atomic`: what would come of each of its commands, each on what those before it left.",
+    Scope.COMMANDS_WRITE,
+    requestBody={"required": True, **json_of("BatchRequest")},
+    responses={"200": answer_of("What they would come to.", "PreviewAnswer", {}), **_PROBLEMS},
 )
 
 FRAGMENT: dict[str, Any] = {
-    "paths": {"/v1/commands/preview": {"post": _PREVIEW}},
-    "components": {"schemas": components(Preview)},
+    "paths": {
+        "/v1/commands/preview": {"post": _PREVIEW_COMMAND},
+        "/v1/commands/batch/preview": {"post": _PREVIEW_BATCH},
+    },
+    "components": {"schemas": components(PreviewAnswer)},
 }

@@ -43,7 +43,7 @@ async def post_batch(request: Request) -> Response:
     unless the batch is atomic."""
     principal = await authenticate(request, Scope.COMMANDS_WRITE)
     wait_s = preferred_wait(request)
-    items, atomic = await _items(request)
+    items, atomic = await items_of(request)
     referred = await read_referred(request, principal, items)
     if atomic:
         results = await _all_or_none(request, principal, items, referred, wait_s)
@@ -53,7 +53,7 @@ async def post_batch(request: Request) -> Response:
     return Response(_encode({"results": results}), media_type="application/json", headers=headers)
 
 
-async def _items(request: Request) -> tuple[Sequence[CommandItem | Problem], bool]:
+async def items_of(request: Request) -> tuple[Sequence[CommandItem | Problem], bool]:
     """The items, a Problem in the place of each that is not well-formed, and whether the batch is atomic.
 
     Raises Problem where the batch itself is not well-formed, or is atomic and has a bad item.
@@ -151,6 +151,22 @@ async def _all_or_none(
     wait_s: int,
 ) -> list[dict[str, Any]]:
     """Raises Problem, and has stored nothing, where any of the items cannot be taken."""
+    commands = group_of(request, principal, items, referred)
+    answers = await submit(request, commands, atomic=True)
+    accepted = [answer for answer in answers if answer is not None and answer.same_request]
+    if len(accepted) < len(commands):
+        raise _keys_taken(answers, commands)
+    states = await _states(request, accepted, wait_s)
+    return [
+        _result(request, command, answer, referred, states, accepted[0].seq)
+        for command, answer in zip(commands, accepted, strict=True)
+    ]
+
+
+def group_of(
+    request: Request, principal: Principal, items: Sequence[CommandItem | Problem], referred: Referred
+) -> list[NewCommand]:
+    """The commands of an atomic batch. Raises Problem, which tells every bad item."""
     commands: list[NewCommand] = []
     keys: set[str] = set()
     faults: list[FieldError] = []
@@ -169,15 +185,7 @@ async def _all_or_none(
             faults += _below(at, problem.errors)
     if faults:
         raise _refused("validation_failed", faults)
-    answers = await submit(request, as_group(commands), atomic=True)
-    accepted = [answer for answer in answers if answer is not None and answer.same_request]
-    if len(accepted) < len(commands):
-        raise _keys_taken(answers, commands)
-    states = await _states(request, accepted, wait_s)
-    return [
-        _result(request, command, answer, referred, states, accepted[0].seq)
-        for command, answer in zip(commands, accepted, strict=True)
-    ]
+    return as_group(commands)
 
 
 def _below(at: str, faults: Sequence[FieldError]) -> list[FieldError]:

@@ -102,6 +102,39 @@ def test_a_bad_body_is_refused(client: httpx2.Client, body: bytes, says: str) ->
     assert code(client.post("/v1/commands/preview", content=body, headers=headers)) == says
 
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_atomic_batch_is_previewed_as_the_one_transaction_that_it_is(client: httpx2.Client, bank: Bank) -> None:
+    for amounts in (["60", "40"], ["60", "41"]):
+        items = [{**SPEND, "amount": amount, "idempotency_key": f"k-{amount}-{amounts[1]}"} for amount in amounts]
+        batch = {"commands": items, "atomic": True}
+        answer = client.post("/v1/commands/batch/preview", json=batch)
+        assert answer.status_code == 200
+        posted = client.post("/v1/commands/batch", json=batch).json()["results"]
+        bank.drain()
+        for foreseen, result in zip(answer.json()["results"], posted, strict=True):
+            came = client.get(f"/v1/commands/{result['command']['id']}").json()
+            outcome = {name: part for name, part in came["outcome"].items() if name not in UNPLACED}
+            assert foreseen == {"object": "preview", "status": came["status"], "outcome": outcome}
+        bank.top_up("alice", 100)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"atomic": False}, "422 /atomic"),
+        ({"commands": [{**SPEND, "idempotency_key": "k"}] * 2}, "422 /commands/1/idempotency_key"),
+        ({"commands": [{**SPEND, "idempotency_key": "k", "amount": "0"}]}, "422 /commands/0/amount"),
+        ({"commands": []}, "422 /commands"),
+    ],
+)
+def test_a_bad_batch_is_refused(client: httpx2.Client, change: dict[str, Any], says: str) -> None:
+    batch = {"commands": [{**SPEND, "idempotency_key": "k"}], "atomic": True, **change}
+    answer = client.post("/v1/commands/batch/preview", json=batch)
+    assert f"{answer.status_code} {answer.json()['errors'][0]['pointer']}" == says
+
+
 # --- projections -----------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,11 @@ def own_preview(answer: httpx2.Response, _: Ids) -> bool:
     return answer.status_code == 200 and answer.json()["outcome"]["code"] == "asset_not_found"
 
 
+def own_previews(answer: httpx2.Response, _: Ids) -> bool:
+    (preview,) = answer.json()["results"]
+    return preview["outcome"]["code"] == "asset_not_found"
+
+
 SPEND = {"type": "spend", "wallet": "alice", "asset": "sapphires", "amount": "1"}
 CASES: dict[str, Case] = {
     "GET /v1/wallets": ({}, empty),
@@ -91,6 +96,10 @@ CASES: dict[str, Case] = {
     "POST /v1/commands/batch": ({"json": {"commands": [{**SPEND, "idempotency_key": "known"}]}}, own_commands),
     "POST /v1/commands/cancel": ({"json": {"idempotency_key": "known"}}, own_tombstone),
     "POST /v1/commands/{id}/cancel": ({"id": "command"}, hidden),
+    "POST /v1/commands/batch/preview": (
+        {"json": {"commands": [{**SPEND, "idempotency_key": "known"}], "atomic": True}},
+        own_previews,
+    ),
     "POST /v1/commands/preview": ({"json": SPEND}, own_preview),
     "GET /v1/commands": ({"params": {"idempotency_key": "known"}}, hidden),
     "GET /v1/commands/{id}": ({"id": "command"}, hidden),

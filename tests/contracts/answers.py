@@ -63,7 +63,8 @@ def _template(method: str, path: str) -> str:
     """The path as the document spells it. `GET /v1/commands/batch` asks for a command of that id."""
     if not path.startswith("/v1/commands/") or (path in _NAMED and method != "GET"):
         return path
-    return "/v1/commands/{id}/cancel" if path.endswith("/cancel") else "/v1/commands/{id}"
+    deed = path.rpartition("/")[2]
+    return f"/v1/commands/{{id}}/{deed}" if deed in ("cancel", "receipt") else "/v1/commands/{id}"
 
 
-_NAMED = ("/v1/commands/batch", "/v1/commands/cancel", "/v1/commands/preview")
+_NAMED = tuple(f"/v1/commands/{name}" for name in ("batch", "batch/preview", "cancel", "preview"))

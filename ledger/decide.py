@@ -317,18 +317,21 @@ def _reverse(books: Books, command: Command) -> Decision:
     ) or guards.left_to_reverse(original, amount):
         return refusal
 
+    done = original.reversed
+    parts = [(leg, _part(leg.amount, done + amount, whole) - _part(leg.amount, done, whole)) for leg in original.legs]
+    if not command.options.allow_negative:
+        for leg, back in parts:
+            payer = _at(books, leg.target, leg.source)
+            if back and not _is_ours(payer) and (refusal := guards.enough(books, payer, back)):
+                return refusal
     postings: list[Posting] = []
     effects: list[Effect] = []
     moved: list[tuple[str, int]] = []
-    for leg in original.legs:
-        back = _part(leg.amount, original.reversed + amount, whole) - _part(leg.amount, original.reversed, whole)
+    for leg, back in parts:
         if back == 0:  # so small a part of the whole that the other asset's share of it was taken back before
             continue
         payer, taker = _at(books, leg.target, leg.source), _at(books, leg.source, leg.source)
-        may_owe = _is_ours(payer) or command.options.allow_negative
-        if refusal := (None if may_owe else guards.enough(books, payer, back)) or guards.within_range(
-            payer, taker, back
-        ):
+        if refusal := guards.within_range(payer, taker, back):
             return refusal
         postings += _move(payer, taker, back)
         moved.append((leg.source[2], back))

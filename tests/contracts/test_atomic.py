@@ -42,7 +42,7 @@ def test_all_are_applied(game: Caller, rich: str, gems: str) -> None:
     assert first["outcome"]["transfers"] != second["outcome"]["transfers"]
 
 
-def test_or_none_is_and_the_one_that_was_refused_is_named(game: Caller, rich: str, gems: str) -> None:
+def test_one_refusal_refuses_all_and_names_the_leg(game: Caller, rich: str, gems: str) -> None:
     items = price(rich, "30") + price(rich, "71")
     found = results(game, items, atomic=True, prefer="wait=20")
     assert [told(result) for result in found] == ["200 group_refused"] * 2 + [

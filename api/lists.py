@@ -86,7 +86,7 @@ def each_once(request: Request) -> None:
             raise invalid(f"/query/{name}", "stands there twice", "duplicate")
 
 
-def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:
+async def _asked(request: Request, page: Annotated[Page, Query()]) -> Page:  # async: else it would be run in a thread
     each_once(request)
     return page
 

@@ -33,8 +33,8 @@ STEP = timedelta(seconds=12)  # from one command to the next: eleven months in a
 ENDED = BEGAN + STEP * COMMANDS
 
 # Of each wallet's commands every tenth is a top-up of 100, and the nine after it spend 10 each. Every hundred
-# thousandth of the whale's is a bonus instead. One in ten has a reference of its own, every top-up the same one; one in
-# twenty has metadata.
+# thousandth of the whale's is a bonus instead. One in five has a reference of its own, every top-up the same one; one
+# in ten has metadata.
 FILL: tuple[LiteralString, ...] = (
     """
     INSERT INTO wallets (tenant_id, code, created_at) SELECT 1, code, %(began)s FROM bench_wallets ORDER BY n
@@ -66,8 +66,8 @@ FILL: tuple[LiteralString, ...] = (
         metadata, accepted_at
     ) OVERRIDING SYSTEM VALUE
     SELECT n + 1, 1, 1, partition, type, 'past-' || n, decode(md5(n::text), 'hex'), wallet, %(asset)s, abs(amount),
-           CASE WHEN type = 'top_up' THEN 'daily' WHEN n %% 10 = 1 THEN 'order-' || n END,
-           CASE WHEN n %% 20 = 3 THEN jsonb_build_object('item', 'sword', 'match', 'm-' || n / 100) END, at
+           CASE WHEN type = 'top_up' THEN 'daily' WHEN n %% 10 IN (1, 3) THEN 'order-' || n END,
+           CASE WHEN n %% 20 IN (1, 3) THEN jsonb_build_object('item', 'sword', 'match', 'm-' || n / 100) END, at
     FROM bench_past ORDER BY n
     """,
     """

@@ -3,7 +3,8 @@ connection and commits nothing.
 
 `at` never decreases along an account's versions, and versions have no gap. So a time is a version (the SQL function
 version_at finds it by binary search over the primary key), a stretch of time is a range of versions, and how many
-entries lie in it is a subtraction: no index on `at` has to be paid for by every command (docs/decisions/0018).
+entries lie in it is a subtraction: no index on `at` has to be paid for by every command
+(docs/decisions/0018-a-time-is-a-version.md).
 
 A drain under way may still write entries of the last seconds, ledger.db.STATEMENT_TIMEOUT_MS at most: what is younger
 than that may gain some.

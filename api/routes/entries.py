@@ -67,12 +67,12 @@ def _in_order(since: datetime | None, until: datetime | None) -> None:
         raise invalid("/query/to", "must not be before `from`")
 
 
-def _asked_entries(request: Request, asked: Annotated[AskedEntries, Query()]) -> AskedEntries:
+async def _asked_entries(request: Request, asked: Annotated[AskedEntries, Query()]) -> AskedEntries:
     each_once(request)
     return asked
 
 
-def _asked_statement(request: Request, asked: Annotated[AskedStatement, Query()]) -> AskedStatement:
+async def _asked_statement(request: Request, asked: Annotated[AskedStatement, Query()]) -> AskedStatement:
     each_once(request)
     return asked
 

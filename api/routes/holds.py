@@ -28,7 +28,7 @@ class AskedHolds(Page):
     status: Annotated[Literal["open"] | None, Field(description="Only those that are open.")] = None
 
 
-def _asked(request: Request, asked: Annotated[AskedHolds, Query()]) -> AskedHolds:
+async def _asked(request: Request, asked: Annotated[AskedHolds, Query()]) -> AskedHolds:
     each_once(request)
     return asked
 

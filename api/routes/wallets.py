@@ -69,7 +69,7 @@ class AskedWallet(BaseModel):
     ] = WAIT_S
 
 
-def _asked_wallet(request: Request, asked: Annotated[AskedWallet, Query()]) -> AskedWallet:
+async def _asked_wallet(request: Request, asked: Annotated[AskedWallet, Query()]) -> AskedWallet:
     each_once(request)
     if asked.as_of is not None and asked.after is not None:
         raise invalid("/query/after", "not together with as_of")
@@ -82,7 +82,7 @@ class AskedWallets(Page):
     metadata: MetadataParameter = None
 
 
-def _asked_wallets(request: Request, asked: Annotated[AskedWallets, Query()]) -> AskedWallets:
+async def _asked_wallets(request: Request, asked: Annotated[AskedWallets, Query()]) -> AskedWallets:
     each_once(request)
     return asked
 

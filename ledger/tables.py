@@ -207,7 +207,7 @@ chain_heads = Table(  # where each partition's hash chain ends; one drain's lock
     Column("partition", SmallInteger, primary_key=True, autoincrement=False),
     Column("position", BigInteger, nullable=False, server_default=text("0")),
     Column("hash", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")),
-    Column("began_at", _timestamp, nullable=False),  # no transfer of a later time is without a link
+    Column("began_at", _timestamp, nullable=False),  # from then on no transfer is without a link
 )
 
 # --- what was asked, and what came of it -------------------------------------------------------------------------

@@ -57,7 +57,7 @@ CHAIN = (
         ) x WHERE what IS NOT NULL
         """,
         note="""
-        SELECT format('the chain begins at %s; transfers from before it, without a link: %s', min(h.began_at), b.n)
+        SELECT format('transfers without a link, from before the chain began at %s: %s', min(h.began_at), b.n)
         FROM chain_heads h, (SELECT count(*) AS n FROM transfers WHERE position IS NULL) b
         GROUP BY b.n HAVING b.n > 0
         """,

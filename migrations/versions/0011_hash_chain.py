@@ -20,8 +20,10 @@ def upgrade() -> None:
             hash bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
             began_at timestamptz NOT NULL
         ) WITH (fillfactor = 50);
-        -- The clock as it is once the table is ours: no transfer without a link is of a later time.
-        INSERT INTO chain_heads (partition, began_at) SELECT partition, clock_timestamp() FROM partitions;
+        -- Where workers from before may be at work, they have an hour to leave: they write no links.
+        INSERT INTO chain_heads (partition, began_at) SELECT partition,
+            CASE WHEN EXISTS (SELECT FROM transfers) THEN clock_timestamp() + interval '1 hour' ELSE '-infinity' END
+        FROM partitions;
     """)
 
 

@@ -24,6 +24,14 @@ _BALANCES = """
 SELECT w.code, sum(a.posted)::bigint FROM accounts a JOIN wallets w ON w.id = a.wallet_id
 WHERE w.tenant_id = %s GROUP BY 1 HAVING sum(a.posted) <> 0
 """
+_HELD = """
+SELECT w.code, a.held FROM accounts a JOIN wallets w ON w.id = a.wallet_id WHERE w.tenant_id = %s AND a.held <> 0
+"""
+_LOTS = """
+SELECT w.code, array_agg(ARRAY[l.source, l.priority::text, l.remaining::text, l.held::text] ORDER BY l.seq)
+FROM lots l JOIN accounts a ON a.id = l.account_id JOIN wallets w ON w.id = a.wallet_id
+WHERE w.tenant_id = %s AND l.remaining > 0 GROUP BY 1
+"""
 _WHO_WAITS = """
 SELECT pid, application_name, state, wait_event, pg_blocking_pids(pid), now() - xact_start, left(query, 60)
 FROM pg_stat_activity WHERE application_name LIKE 'bursar-%' AND state <> 'idle'
@@ -58,11 +66,24 @@ def check(service: Service, load: Load, *, also: dict[str, str] | None = None) -
     _assert_same("ids that were answered", load.ids, ids)
     balances = {wallet: amount for wallet, amount in load.balances.items() if amount}
     _assert_same("balances", dict(service.rows(_BALANCES, load.tenant.id)), balances)
+    held = {wallet: purse.held for wallet, purse in load.purses.items() if purse.held}
+    _assert_same("held amounts", dict(service.rows(_HELD, load.tenant.id)), held)
+    _assert_same("lots", dict(service.rows(_LOTS, load.tenant.id)), _lots(load))
     for promise, query in INVARIANTS.items():
         assert not (broken := service.rows(query, load.tenant.id)), f"broken: {promise}: {broken[:5]}"
     _retry_every_key(service, load)
     assert_audit_clean(service)
     return max(row[4] for row in stored.values()).total_seconds()
+
+
+def _lots(load: Load) -> dict[str, list[list[str]]]:
+    """By wallet, the lots that are not used up, the oldest first."""
+    found: dict[str, list[list[str]]] = {}
+    for wallet, purse in load.purses.items():
+        for lot in (lot for _, lot in sorted(purse.lots.items()) if lot.free + lot.held):
+            row = [lot.kind.source, str(lot.kind.priority), str(lot.free + lot.held), str(lot.held)]
+            found.setdefault(wallet, []).append(row)
+    return found
 
 
 def assert_audit_clean(service: Service) -> None:

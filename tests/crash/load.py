@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import TracebackType
 
-from tests.crash.model import ASSET, Command, Player
+from tests.crash.model import ASSET, SAVINGS, Command, Player
 from tests.crash.service import Service, Tenant, wait_for
 from tests.crash.wire import Answer, Persistent
+from tests.properties.purse import Purse
 
 LANES = 6  # threads, of which one waits for each outcome
 WALLETS_PER_LANE = 12
@@ -76,6 +77,7 @@ class Lane(threading.Thread):
         if command.key not in self.ids:
             self.ids[command.key] = str(shown["id"])
             self.sent.append(command)
+            self.player.accepted(command.key, str(shown["id"]))
         if (first := self.ids[command.key]) != shown["id"]:
             raise AssertionError(f"{command.key} was accepted as {first} and then as {shown['id']}")
         outcome = shown["outcome"]
@@ -176,5 +178,15 @@ class Load:
         """By wallet, all lanes together. Counter's own `+` would drop what is not positive."""
         total: Counter[str] = Counter()
         for lane in self._lanes:
-            total.update(lane.player.ledger.balances)
+            total.update(lane.player.balances)
         return total
+
+    @property
+    def purses(self) -> dict[str, Purse]:
+        """By wallet, those that one lane alone knows all about."""
+        return {
+            wallet: purse
+            for lane in self._lanes
+            for wallet, purse in lane.player.purses.items()
+            if wallet not in SAVINGS
+        }

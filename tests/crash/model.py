@@ -1,66 +1,53 @@
 """What the ledger must come to, worked out without it.
 
 Each wallet's commands are posted by one lane, one after the other, and nobody else takes from it. So the client's own
-book-keeping knows every outcome beforehand, whatever fails and however often a post is sent again.
+book-keeping, which is the reference model's, knows every outcome beforehand, whatever fails and however often a post is
+sent again.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from tests.properties.model import Ask, Model
+from tests.properties.purse import Purse
+
 ASSET = "gold"
 SAVINGS = ("savings-1", "savings-2", "savings-3")  # every lane pays into these and nobody takes out
+HOLDS_LAST = timedelta(hours=1)  # longer than any of these tests
+RECENT = 6  # what is captured, released or reversed is one of the last so many, and sometimes for the second time
+KINDS = {"spend": 55, "transfer": 8, "top_up": 10, "bonus": 6, "hold": 10, "capture": 7, "release": 2, "reverse": 2}
 
 
 @dataclass(frozen=True)
 class Command:
+    """`about`: the id of the hold or of the command that it names; then it has no wallet of its own to send."""
+
     key: str
     type: str
     wallet: str
-    amount: int
+    amount: int | None
     to_wallet: str | None = None
+    about: str | None = None
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def body(self) -> dict[str, Any]:
         """As the body of a single post."""
-        members = {"type": self.type, "wallet": self.wallet, "asset": ASSET, "amount": str(self.amount)}
+        members: dict[str, Any] = {"type": self.type, **self.more}
+        if self.about is None:
+            members |= {"wallet": self.wallet, "asset": ASSET}
+        else:
+            members["command" if self.type == "reverse" else "hold"] = self.about
+        if self.amount is not None:
+            members["amount"] = str(self.amount)
         return members | ({"to_wallet": self.to_wallet} if self.to_wallet else {})
 
     def item(self) -> dict[str, Any]:
         """As an item of a batch."""
         return {"idempotency_key": self.key, **self.body()}
-
-
-class Ledger:
-    """Balances by wallet, system wallets among them. A wallet that is not in it was never opened."""
-
-    def __init__(self) -> None:
-        self.balances: Counter[str] = Counter()
-
-    def apply(self, command: Command) -> str:
-        """The outcome's code."""
-        match command.type:
-            case "top_up":
-                return self._move("@treasury", command.wallet, command.amount)
-            case "bonus":
-                return self._move("@bonus", command.wallet, command.amount)
-            case _ if command.wallet not in self.balances:
-                return "wallet_not_found"
-            case _ if self.balances[command.wallet] < command.amount:
-                return "insufficient_funds"
-            case "spend":
-                return self._move(command.wallet, "@revenue", command.amount)
-            case "transfer":
-                assert command.to_wallet is not None
-                return self._move(command.wallet, command.to_wallet, command.amount)
-            case unknown:
-                raise AssertionError(unknown)
-
-    def _move(self, source: str, target: str, amount: int) -> str:
-        self.balances[source] -= amount
-        self.balances[target] += amount
-        return "applied"
 
 
 class Player:
@@ -70,20 +57,75 @@ class Player:
         self._name = name
         self._wallets = wallets
         self._random = Random(seed)
-        self._numbered = 0
-        self.ledger = Ledger()
+        self._now = datetime.now(UTC)
+        self._asks: dict[str, Ask] = {}
+        self._named: dict[str, list[tuple[Ask, str]]] = {"hold": [], "spend": []}  # applied, and the ids they have
+        self.model = Model(assets={ASSET})
         self.expected: dict[str, str] = {}  # key → outcome code
 
     def next(self) -> Command:
-        self._numbered += 1
-        kind = self._random.choices(("spend", "transfer", "top_up", "bonus"), weights=(70, 10, 12, 8))[0]
-        most = 400 if kind in ("top_up", "bonus") else 80  # a fifth of the commands or so finds too little
-        command = Command(
-            key=f"{self._name}-{self._numbered}",
-            type=kind,
-            wallet=self._random.choice(self._wallets),
-            amount=self._random.randint(1, most),
-            to_wallet=self._random.choice(SAVINGS) if kind == "transfer" else None,
-        )
-        self.expected[command.key] = self.ledger.apply(command)
+        kind = self._random.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        candidates = self._named["spend" if kind == "reverse" else "hold"][-RECENT:]
+        if kind in ("capture", "release", "reverse"):
+            return self._about(kind, *self._random.choice(candidates)) if candidates else self._new("spend")
+        return self._new(kind)
+
+    def accepted(self, key: str, id_: str) -> None:
+        """A command got its id: from now on others can name it."""
+        ask = self._asks[key]
+        if ask.kind in self._named and self.expected[key] == "applied":
+            self._named[ask.kind].append((ask, id_))
+
+    @property
+    def purses(self) -> dict[str, Purse]:
+        return {wallet: purse for (wallet, _), purse in self.model.purses.items()}
+
+    @property
+    def balances(self) -> Counter[str]:
+        """By wallet, system wallets among them."""
+        found = Counter({wallet: purse.posted for wallet, purse in self.purses.items()})
+        for (wallet, _, _), posted in self.model.ours.items():
+            found[wallet] += posted
+        return found
+
+    def _new(self, kind: str) -> Command:
+        """The wallets at even places have lots, and transfer nothing: savings would have too many of them."""
+        place = self._random.randrange(len(self._wallets))
+        if kind == "transfer" and place % 2 == 0:
+            kind = "spend"
+        credit = kind in ("top_up", "bonus")
+        more: dict[str, Any] = {}
+        if credit and place % 2 == 0:
+            more = {
+                "priority": self._random.choice((10, 50, 90)),
+                "source": self._random.choice(("purchased", "promotional")),
+            }
+        elif kind == "hold":
+            more = {"hold_expires_at": (self._now + HOLDS_LAST).isoformat()}
+        amount = self._random.randint(1, 240 if credit else 80)  # a tenth of the debits or so finds too little
+        to_wallet = self._random.choice(SAVINGS) if kind == "transfer" else None
+        return self._settled(kind, self._wallets[place], amount, to_wallet=to_wallet, more=more)
+
+    def _about(self, kind: str, named: Ask, id_: str) -> Command:
+        amount = None if kind == "release" else self._random.choice((None, self._random.randint(1, 30)))
+        more = {"final": self._random.random() < 0.5} if kind == "capture" else {}
+        return self._settled(kind, named.wallet, amount, of=named.seq, about=id_, more=more)
+
+    def _settled(
+        self,
+        kind: str,
+        wallet: str,
+        amount: int | None,
+        *,
+        to_wallet: str | None = None,
+        of: int = 0,
+        about: str | None = None,
+        more: dict[str, Any],
+    ) -> Command:
+        number = len(self._asks) + 1
+        command = Command(f"{self._name}-{number}", kind, wallet, amount, to_wallet, about, more)
+        options = more | ({"hold_expires_at": self._now + HOLDS_LAST} if kind == "hold" else {})
+        ask = Ask(number, kind, wallet, ASSET, amount, 0, to_wallet, of, options=options)
+        self._asks[command.key] = ask
+        self.expected[command.key] = self.model.settle(ask, self._now)
         return command

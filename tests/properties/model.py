@@ -226,6 +226,8 @@ class Model:
                 most = self.limits.get(move.target[1], {}).get("max_supply")
                 if most is not None and self.circulating(move.target[1]) + move.amount > most:
                     yield "supply_limit_exceeded"
+        if not self._near_a_bound(moves, ask.partition):
+            return
         trial = deepcopy(self)
         trial._do(ask, now)
         if any(trial.purse(move.target).lots_in_use > LARGEST_NUMBER_OF_LOTS for move in credits):
@@ -234,6 +236,17 @@ class Model:
         touched += [balance for (_, _, partition), balance in trial.ours.items() if partition == ask.partition]
         if any(abs(balance) > LARGEST_BALANCE for balance in touched):
             yield "limit_exceeded"
+
+    def _near_a_bound(self, moves: list[Move], partition: int) -> bool:
+        """Whether it is worth a trial, which copies everything."""
+        for move in moves:
+            for place in (move.source, move.target):
+                purse, ours = self.purse(place), self.ours.get((*place, partition), 0)
+                if abs(purse.posted) + abs(ours) + move.amount > LARGEST_BALANCE:
+                    return True
+                if purse.lots_in_use + len(self.purse(move.source).lots) + 1 > LARGEST_NUMBER_OF_LOTS:
+                    return True
+        return False
 
     def _limit(self, where: Where, member: str) -> Any:
         own = self.limits.get(where, {}).get(member)

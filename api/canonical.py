@@ -7,10 +7,9 @@ outcome, `expired`.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Annotated, assert_never
+from typing import assert_never
 
 import msgspec
-from msgspec import Meta
 
 from api.requests import (
     AdjustRequest,
@@ -27,6 +26,7 @@ from api.requests import (
     TopUpRequest,
     TransferRequest,
 )
+from api.times import instant
 from ledger.commands import (
     LEDGER_CLIENT,
     REVERSIBLE_TYPES,
@@ -237,6 +237,6 @@ def _precondition(asked: PreconditionRequest) -> Precondition:
 
 def _instant(text: str, pointer: str) -> datetime:
     try:
-        return msgspec.convert(text, Annotated[datetime, Meta(tz=True)]).astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise InvalidField(pointer, "must be an RFC 3339 time with offset, like 2026-11-21T12:00:05Z") from error
+        return instant(text)
+    except ValueError as error:
+        raise InvalidField(pointer, str(error)) from error

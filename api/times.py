@@ -7,7 +7,7 @@ import msgspec
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-INSTANT = "must be an RFC 3339 time with offset, like 2026-11-21T12:00:05Z"
+_INSTANT = "must be an RFC 3339 time with offset, like 2026-11-21T12:00:05Z"
 
 
 def instant(text: str) -> datetime:
@@ -15,7 +15,7 @@ def instant(text: str) -> datetime:
     try:
         return msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)]).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
-        raise ValueError(INSTANT) from None
+        raise ValueError(_INSTANT) from None
 
 
 def _instant_parameter(value: object) -> object:

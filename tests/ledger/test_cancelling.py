@@ -150,7 +150,7 @@ def test_a_key_never_seen_is_taken_and_what_comes_late_never_applies(bank: Bank,
     late, other = bank.accept([bank.new("top_up", "alice", 1, key="late"), bank.new("top_up", "alice", 2)])
     assert (late.seq, late.replayed, late.same_request) == (buried.seq, True, True)
     assert bank.drain() == [other.seq]
-    assert bank.outcome(buried.seq).status == "cancelled"
+    assert (bank.outcome(buried.seq).status, bank.outcome(buried.seq).code) == ("cancelled", "cancelled")
     assert bank.available("alice") == 2
     bank.assert_settled()
 

@@ -4,11 +4,13 @@ That they tell what the drain then does is held by tests/properties/test_preview
 """
 
 from collections.abc import Generator
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
-from ledger import db, inbox, previews
+from ledger import books, cancelling, db, inbox, previews
+from ledger.decisions import Books
 from ledger.previews import Projection
 from tests.books import Bank
 
@@ -94,6 +96,10 @@ def test_projections_of_a_queue_add_up(bank: Bank, reader: psycopg.Connection) -
 
 def test_what_has_its_outcome_is_not_projected(bank: Bank, reader: psycopg.Connection) -> None:
     assert project(bank, reader, bank.top_up("alice", 1).seq) is None
+    _, cancelled = bank.order("top_up", "alice", 1), bank.order("top_up", "alice", 1)
+    with bank.drains.transaction():
+        cancelling.cancel(bank.drains, cancelled)
+    assert project(bank, reader, cancelled) is None
 
 
 def test_others_in_the_partition_are_not_in_its_queue(bank: Bank, reader: psycopg.Connection) -> None:
@@ -139,3 +145,19 @@ def test_too_long_a_queue_is_not_projected(
     projected = [project(bank, reader, seq) for seq in seqs]
     assert projected[2] == Projection(2, 3, "applied", "applied")
     assert projected[3:] == [Projection(3), Projection(4), Projection(5), Projection(None)]
+
+
+def test_one_moment_is_seen_and_nothing_can_be_written(
+    bank: Bank, reader: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = books.read, list[Any]()
+
+    def watched(connection: psycopg.Connection, *rest: Any) -> Books:
+        asked: tuple[LiteralString, ...] = ("SHOW transaction_isolation", "SHOW transaction_read_only")
+        seen.append([connection.execute(each).fetchone() for each in asked])
+        return read(connection, *rest)
+
+    monkeypatch.setattr(books, "read", watched)
+    previews.preview(reader, [bank.new("top_up", "alice", 1)])
+    project(bank, reader, bank.order("top_up", "alice", 1))
+    assert seen == [[("repeatable read",), ("on",)]] * 2

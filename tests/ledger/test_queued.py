@@ -7,11 +7,16 @@ from tests.books import GOLD, PARTITIONS, Bank
 
 
 def queued(bank: Bank, wallet: str, asset: str = GOLD) -> int:
+    """As told of the wallet alone and in the list of all."""
     found = bank._register(lambda to: reads.wallet(to, bank.tenant, wallet, partition=bank.partition(wallet)))
-    assert found is not None
     listed = bank._register(lambda to: reads.wallets(to, bank.tenant, after="", limit=99, partitions=PARTITIONS))
-    assert found in listed
-    return sum(account.queued for account in found.accounts if account.asset == asset)
+    assert found is not None
+    (alone, among) = (
+        {account.asset: account.queued for account in shown.accounts}
+        for shown in (found, *(other for other in listed if other.id == wallet))
+    )
+    assert alone == among
+    return alone.get(asset, 0)
 
 
 def test_what_debits_or_reserves_is_queued_and_what_credits_or_settles_is_not(bank: Bank) -> None:

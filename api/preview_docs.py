@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.command_docs import answer_of, json_of, operation, problems_of
-from api.command_schemas import Amount, Id, MovedAmount, OutcomeAccount, OutcomeLot
+from api.command_schemas import Amount, Id, MovedAmount, OutcomeAccount, OutcomeLot, ref
 from api.openapi import components
 from ledger.errors import Code
 from ledger.keys import Scope
@@ -67,14 +67,16 @@ _PREVIEW_BATCH = operation(
     "preview_batch",
     "The same of a batch with `atomic`: what would come of each of its commands, each on what those before it left.",
     Scope.COMMANDS_WRITE,
-    requestBody={"required": True, **json_of("BatchRequest")},
+    requestBody={"required": True, **json_of("AtomicBatchRequest")},
     responses={"200": answer_of("What they would come to.", "PreviewAnswer", {}), **_PROBLEMS},
 )
+
+_ATOMIC = {"allOf": [ref("BatchRequest"), {"required": ["atomic"], "properties": {"atomic": {"const": True}}}]}
 
 FRAGMENT: dict[str, Any] = {
     "paths": {
         "/v1/commands/preview": {"post": _PREVIEW_COMMAND},
         "/v1/commands/batch/preview": {"post": _PREVIEW_BATCH},
     },
-    "components": {"schemas": components(PreviewAnswer)},
+    "components": {"schemas": {**components(PreviewAnswer), "AtomicBatchRequest": _ATOMIC}},
 }

@@ -369,13 +369,12 @@ class Model:
         if wallet[0] == "@":
             return self._ours(wallet, asset, ask.partition, move.amount)
         purse = self.open(move.target)
-        for piece in pieces:
-            if piece.key is None or ask.kind == "exchange":
-                purse.plain += piece.amount
-            else:
-                key = (ask.seq, len(done.made) + 1)
+        in_lots = [piece for piece in pieces if piece.key is not None and ask.kind != "exchange"]
+        purse.plain += move.amount - sum(piece.amount for piece in in_lots)
+        for piece in in_lots:
+            key = (ask.seq, len(done.made) + 1)
+            if purse.new_lot(key, piece.kind, piece.amount):
                 done.made.append(key)
-                purse.new_lot(key, piece.kind, piece.amount)
         return None
 
     def _do_capture(self, ask: Ask, move: Move) -> None:
@@ -402,9 +401,9 @@ class Model:
         if hold.status != "open":
             return
         purse = self.purses[hold.where]
-        for piece in reversed(hold.pieces):
+        for piece in hold.pieces:
             purse.set_aside(piece._replace(amount=-piece.amount))
-            purse.give(piece)
+        purse.give(hold.pieces)
         hold.pieces, hold.status = [], status
 
     def _do_reverse(self, ask: Ask, moves: list[Move], now: datetime) -> None:
@@ -424,12 +423,13 @@ class Model:
 
     def _restore(self, purse: Purse, done: Done, amount: int) -> None:
         """Back to where it came from, what was taken last first, after what earlier reversals gave back."""
-        past = done.reversed
+        past, pieces = done.reversed, list[Piece]()
         for piece in reversed(done.taken):
             part = max(0, min(piece.amount - past, amount))
             past = max(0, past - piece.amount)
             amount -= part
-            purse.give(piece._replace(amount=part))
+            pieces.append(piece._replace(amount=part))
+        purse.give(pieces)
 
     def _ours(self, wallet: str, asset: str, partition: int, amount: int) -> None:
         self.ours[wallet, asset, partition] = self.ours.get((wallet, asset, partition), 0) + amount

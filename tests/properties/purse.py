@@ -101,18 +101,21 @@ class Purse:
         else:
             self.lots[piece.key].free += piece.amount
 
-    def give(self, piece: Piece) -> None:
-        """Put credits in, whatever is owed first."""
-        repaid = min(piece.amount, max(0, -self.plain))
-        self.plain += repaid
-        self.put(piece._replace(amount=piece.amount - repaid))
+    def give(self, pieces: Iterable[Piece]) -> None:
+        """Put credits in; what is owed is repaid first, by plain ones before others."""
+        for piece in sorted(pieces, key=lambda piece: piece.key is not None):
+            repaid = min(piece.amount, max(0, -self.plain))
+            self.plain += repaid
+            self.put(piece._replace(amount=piece.amount - repaid))
 
-    def new_lot(self, key: Key, kind: Kind, amount: int) -> None:
-        if amount > -self.plain or self.plain >= 0:
-            self.lots[key] = Lot(key, kind)
-            self.give(Piece(key, kind, amount))
-        else:
+    def new_lot(self, key: Key, kind: Kind, amount: int) -> bool:
+        """Whether there is one: all of it may be owed."""
+        if amount <= -self.plain:
             self.plain += amount
+            return False
+        self.lots[key] = Lot(key, kind)
+        self.give([Piece(key, kind, amount)])
+        return True
 
     def set_aside(self, piece: Piece) -> None:
         """Count what was taken as held."""

@@ -187,18 +187,23 @@ class Sides:
     def compare(self) -> None:
         bank, model = self.bank, self.model
         purses = {where: purse for where, purse in model.purses.items() if purse.version}
-        assert {(w, a): tuple(more) for w, a, *more in bank.rows(_BALANCES, bank.tenant)} == {
-            where: (purse.posted, purse.held, purse.version) for where, purse in purses.items()
-        }
-        assert {(w, a, seq, n): tuple(more) for w, a, seq, n, *more in bank.rows(_LOTS, bank.tenant)} == {
-            (*where, *lot.key): (*lot.kind, lot.free + lot.held, lot.held)
-            for where, purse in purses.items()
-            for lot in purse.lots.values()
-            if lot.free + lot.held
-        }
-        assert {seq: tuple(more) for seq, *more in bank.rows(_HOLDS, bank.tenant)} == {
-            seq: (hold.status, hold.remaining, hold.captured) for seq, hold in model.holds.items()
-        }
+        _same(
+            {(w, a): tuple(more) for w, a, *more in bank.rows(_BALANCES, bank.tenant)},
+            {where: (purse.posted, purse.held, purse.version) for where, purse in purses.items()},
+        )
+        _same(
+            {(w, a, seq, n): tuple(more) for w, a, seq, n, *more in bank.rows(_LOTS, bank.tenant)},
+            {
+                (*where, *lot.key): (*lot.kind, lot.free + lot.held, lot.held)
+                for where, purse in purses.items()
+                for lot in purse.lots.values()
+                if lot.free + lot.held
+            },
+        )
+        _same(
+            {seq: tuple(more) for seq, *more in bank.rows(_HOLDS, bank.tenant)},
+            {seq: (hold.status, hold.remaining, hold.captured) for seq, hold in model.holds.items()},
+        )
         assert bank.pending() == self.waiting()
 
     def compare_to_the_end(self) -> None:
@@ -214,3 +219,12 @@ class Sides:
 
 def _name(ask: Ask) -> tuple[str, int, int | None]:
     return ask.kind, ask.of, ask["lot_n"]
+
+
+def _same(banks: dict[Any, Any], models: dict[Any, Any]) -> None:
+    wrong = {
+        name: (banks.get(name), models.get(name))
+        for name in banks.keys() | models.keys()
+        if banks.get(name) != models.get(name)
+    }
+    assert not wrong, f"the bank's and the model's: {wrong}"

@@ -1,7 +1,7 @@
 """The books as one command meets them, without a database: all is well until a test spoils something."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ from ledger.decide import decide
 from ledger.decisions import Account, Applied, Asset, Books, HoldState, Leg, Original, Refused, Share, Window
 from ledger.errors import Code
 from ledger.limits import Limits
-from ledger.lots import Lot
+from ledger.lots import Lot, Piece
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATE = NOW - timedelta(microseconds=1)
@@ -134,18 +134,24 @@ class Scene:
     def _open(self, books: Books, wallet: str, asset: str, id_: int, posted: int) -> None:
         place = key(wallet, asset)
         limits = Limits(**self.limits[wallet, asset]) if (wallet, asset) in self.limits else None
-        lots, held = self.lots.get((wallet, asset)), self.held.get(wallet, 0) if asset == "gold" else 0
+        lots, held = (
+            list(self.lots.get((wallet, asset), ())) or None,
+            self.held.get(wallet, 0) if asset == "gold" else 0,
+        )
         account = Account(place, id_, ASSETS[asset], posted, held, version=5, limits=limits, lots=lots)
         books.accounts[place] = account
 
     def _name(self, books: Books, kind: str) -> None:
         if kind.startswith(("capture", "release", "expire_hold")):
+            pieces: tuple[Piece, ...] = ()
             if alice := books.accounts.get(key("alice", "gold")):
                 alice.held += 40
                 alice.posted += 40
-            hold = HoldState(
-                NAMED, key("alice", "gold"), self.hold_status, 40, self.left, 40 - self.left, self.hold_expires_at
-            )
+                if alice.lots:
+                    lot = alice.lots[0] = replace(alice.lots[0], held=1)
+                    pieces = (Piece(lot, 1), Piece(None, self.left - 1))
+            amounts = (40, self.left, 40 - self.left)
+            hold = HoldState(NAMED, key("alice", "gold"), self.hold_status, *amounts, self.hold_expires_at, pieces)
             books.holds[NAMED] = hold
         elif kind in LEGS:
             legs = tuple(Leg(key(*source), key(*target), amount) for source, target, amount in LEGS[kind])

@@ -148,7 +148,7 @@ REFUSALS: dict[str, list[Rank]] = {
     ],
     "capture to bob": [
         ends(), ASSET, NOT_PLACED, ENDED, paying("alice"), frozen("bob"), EXPECTED,
-        [(put(left=29), Code.HOLD_EXCEEDED)], RICH, full("bob"),
+        [(put(left=29), Code.HOLD_EXCEEDED)], RICH, CROWDED, full("bob"),
     ],
     "release": [ends(), ASSET, NOT_PLACED, ENDED, frozen("alice"), EXPECTED],
     "exchange": [

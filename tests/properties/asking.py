@@ -98,3 +98,8 @@ def credit(wallet: str, amount: int, expires_in: int | None = None, **more: Any)
     """Plain credits, or a lot that ends so many ticks from now."""
     order: Ordered = {"kind": "top_up", "wallet": wallet, "asset": "gold", "amount": amount, "to_wallet": None}
     return order | {"of": None, "expires_at": None, "options": {"credits_expire_at": expires_in, **more}}
+
+
+def reserve(wallet: str, amount: int, expires_in: int) -> Ordered:
+    """A hold that ends so many ticks from now."""
+    return credit(wallet, amount) | {"kind": "hold", "options": {"hold_expires_at": expires_in}}

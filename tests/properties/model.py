@@ -101,7 +101,8 @@ class Model:
 
     def settle(self, ask: Ask, now: datetime) -> str:
         """What becomes of a command, now; its code."""
-        refusal = next(self._objections(ask, now), None)
+        objections = self._objections_to_closing if ask.kind == "close" else self._objections
+        refusal = next(objections(ask, now), None)
         if refusal is None:
             self._do(ask, now)
         return refusal or "applied"
@@ -144,13 +145,7 @@ class Model:
         if left is not None and ask.amount is not None and ask.amount > left:
             yield "reversal_exceeded" if ask.kind == "reverse" else "hold_exceeded"
         yield from self._objections_to_spending(ask, now)
-        if ask.kind == "close":
-            purses = [self.purse((ask.wallet, asset)) for asset in ask["assets"]]
-            if any(purse.held or purse.available(now) < 0 for purse in purses):
-                yield "wallet_not_empty"
-            if ask.to_wallet is None and any(purse.posted for purse in purses):
-                yield "wallet_not_empty"
-        elif not (ask.kind == "reverse" and ask["allow_negative"]):
+        if not (ask.kind == "reverse" and ask["allow_negative"]):
             debits = [move for move in moves if move.source[0][0] != "@" and ask.kind != "capture"]
             if ask.kind == "hold":
                 debits = [Move((ask.wallet, ask.asset), ("", ""), ask.amount or 0)]
@@ -159,7 +154,7 @@ class Model:
         yield from self._objections_to_what_would_come_of_it(ask, moves, now)
 
     def _objections_to_assets(self, ask: Ask) -> Iterator[str]:
-        for asset in (*(ask["assets"] or (ask.asset,)), ask["to_asset"]):
+        for asset in (ask.asset, ask["to_asset"]):
             if asset is not None and asset not in self.assets:
                 yield "asset_not_found"
             if asset in self.frozen:
@@ -181,7 +176,7 @@ class Model:
                 yield "asset_frozen"
 
     def _objections_to_wallets(self, ask: Ask, moves: list[Move]) -> Iterator[str]:
-        paying = {move.source[0] for move in moves} | ({ask.wallet} if ask.kind in ("hold", "close") else set[str]())
+        paying = {move.source[0] for move in moves} | ({ask.wallet} if ask.kind == "hold" else set[str]())
         other = self.done[ask.of].ask.to_wallet if ask.kind == "reverse" else ask.to_wallet
         if ask.wallet not in self.known and ask.wallet in paying:
             yield "wallet_not_found"
@@ -236,6 +231,23 @@ class Model:
         touched += [balance for (_, _, partition), balance in trial.ours.items() if partition == ask.partition]
         if any(abs(balance) > LARGEST_BALANCE for balance in touched):
             yield "limit_exceeded"
+
+    def _objections_to_closing(self, ask: Ask, now: datetime) -> Iterator[str]:
+        """An operator may close a wallet that is frozen, and sweep it to one that takes credits."""
+        if ask.to_wallet is not None and ask.to_wallet not in self.known:
+            yield "wallet_not_found"
+        if ask.to_wallet in self.frozen:
+            yield "wallet_frozen"
+        if ask.to_wallet in self.closed:
+            yield "wallet_closed"
+        for asset in ask["assets"]:
+            purse = self.purse((ask.wallet, asset))
+            if purse.held or purse.posted < 0 or purse.posted != purse.available(now):
+                yield "wallet_not_empty"
+            if purse.posted and ask.to_wallet is None:
+                yield "wallet_not_empty"
+            if purse.posted and asset in self.frozen:
+                yield "asset_frozen"
 
     def _near_a_bound(self, moves: list[Move], partition: int) -> bool:
         """Whether it is worth a trial, which copies everything."""
@@ -334,27 +346,24 @@ class Model:
             self.debits.append((mine, now, ask.amount or 0))
         if ask.kind == "close":
             self.closed.add(ask.wallet)
-            touched = {(ask.wallet, asset) for asset in ask["assets"]}
-        else:
-            touched = {mine}
+        touched = set[Where]() if ask.kind == "close" else {mine}
         for where in touched | {place for move in moves for place in (move.source, move.target) if place[0][0] != "@"}:
             self.open(where).version += 1
 
     def _do_moves(self, ask: Ask, moves: list[Move], now: datetime) -> None:
         done = Done(ask, abs(ask.amount or 0), [], [])
         for move in moves:
-            pieces = self._take(move, ask, now, everything=ask.kind == "close")
+            pieces = self._take(move, ask, now)
             if move is moves[0]:
                 done.taken = pieces
             self._hand_on(move, pieces, ask, done)
         self.done[ask.seq] = done
 
-    def _take(self, move: Move, ask: Ask, now: datetime, *, everything: bool = False) -> list[Piece]:
+    def _take(self, move: Move, ask: Ask, now: datetime) -> list[Piece]:
         """Out of a wallet, or of ours: then as the lot that the command wants made."""
         wallet, asset = move.source
         if wallet[0] != "@":
-            time = datetime.min.replace(tzinfo=now.tzinfo) if everything else now  # a sweep takes what is past its time
-            return self.open(move.source).take(move.amount, order=ask.order, now=time)
+            return self.open(move.source).take(move.amount, order=ask.order, now=now)
         self._ours(wallet, asset, ask.partition, -move.amount)
         lot = ask.kind in ("top_up", "bonus") and any(
             ask[option] is not None for option in ("credits_expire_at", "priority", "source")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 from ledger.errors import BooksMoved
 from tests.books import ALL, Bank
-from tests.properties.asking import WALLETS, Ordered, credit, orders
+from tests.properties.asking import WALLETS, Ordered, credit, orders, reserve
 from tests.properties.sides import EXAMPLES, TIMEOUT_S, Sides
 
 OPENED = list(WALLETS)[:-1]  # the last one is opened by whichever drain comes first
@@ -94,7 +94,8 @@ def test_two_drains_are_as_good_as_one(
     """Commands of every type; the later ones name earlier ones, which may be pending in the other drain."""
     both = Sides(module_database_url)
     try:
-        both.accept([credit(wallet, 50, lot) for wallet in OPENED for lot in (None, 3)] + before)
+        both.accept([credit(wallet, 50, lot) for wallet in OPENED for lot in (None, 3)])
+        both.accept([reserve(wallet, 30, ticks) for wallet in OPENED for ticks in (1, 9)] + before)
         both.settle(both.bank.drain(ALL))
         both.tick(2)
         both.look_out()

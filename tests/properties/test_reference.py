@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ledger.registers import WalletStatus
 from tests.books import ALL
-from tests.properties.asking import ASSETS, WALLETS, Ordered, credit, limits, limits_of_assets, orders
+from tests.properties.asking import ASSETS, WALLETS, Ordered, credit, limits, limits_of_assets, orders, reserve
 from tests.properties.sides import SETTINGS, TIMEOUT_S, Sides
 
 wallets = some.sampled_from(list(WALLETS))
@@ -27,9 +27,11 @@ class Comparison(RuleBasedStateMachine):
 
     @initialize(amount=some.integers(1, 200), lots=some.lists(some.integers(1, 4), max_size=3))
     def begin(self, amount: int, lots: list[int]) -> None:
-        """All but one wallet are open and have something."""
-        plain = [credit(wallet, amount) for wallet in list(WALLETS)[:-1]]
-        self.accept([*plain, *(credit(wallet, 50, ticks) for wallet in list(WALLETS)[:-1] for ticks in lots)])
+        """All but one wallet are open and have something, some of it held."""
+        opened = list(WALLETS)[:-1]
+        self.accept([credit(wallet, amount) for wallet in opened])
+        self.accept([credit(wallet, 50, ticks) for wallet in opened for ticks in lots])
+        self.accept([reserve(wallet, 40, ticks) for wallet in opened for ticks in (4, 9)])
         self.drain_all()
 
     # --- commands ------------------------------------------------------------------------------------------------
@@ -58,6 +60,10 @@ class Comparison(RuleBasedStateMachine):
         if seq not in self.both.group_of:
             (answer,) = self.both.bank.accept([self.both.commands[seq]])
             assert (answer.seq, answer.replayed, answer.same_request) == (seq, True, True)
+
+    @rule(number=some.integers(0, 100))
+    def cancel(self, number: int) -> None:
+        self.both.cancel(number)
 
     # --- drains --------------------------------------------------------------------------------------------------
 
@@ -131,12 +137,11 @@ class Comparison(RuleBasedStateMachine):
     def lift_limits(self, asset: str) -> None:
         self.both.limit(asset, {})
 
-    @rule(wallet=wallets)
-    def close_wallet(self, wallet: str) -> None:
-        model, name = self.both.model, self.both.names[wallet]
-        if name in model.known and not any(model.purse((name, asset)).posted for asset in ASSETS):
-            self.both.bank.close_wallet(name)
-            model.closed.add(name)
+    @rule(wallet=wallets, heir=some.one_of(some.none(), wallets), rarely=some.integers(0, 3))
+    def close_wallet(self, wallet: str, heir: str | None, rarely: int) -> None:
+        name = self.both.names[wallet]
+        if rarely == 2 and name in self.both.model.known - self.both.model.closed:
+            self.both.close_wallet(name, self.both.names[heir] if heir and heir != wallet else None)
 
     # --- and after each step -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ledger.commands import (
     Adjust,
     Bonus,
     Capture,
+    Close,
     Command,
     Exchange,
     ExpireCredits,
@@ -61,6 +62,8 @@ KINDS: dict[str, tuple[type[Command], dict[str, Any]]] = {
     "reverse exchange": (Reverse, {"ref_seq": NAMED}),
     "expire_hold": (ExpireHold, {"ref_seq": NAMED}),
     "expire_credits": (ExpireCredits, {"ref_seq": NAMED}),
+    "close": (Close, {}),
+    "close to bob": (Close, {"to_wallet": "bob"}),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "hold": {"hold_expires_at": IN_TIME},
@@ -68,6 +71,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adjust": {"reason": "counted wrong"},
     "adjust down": {"reason": "counted wrong"},
     "expire_credits": {"lot_n": 1},
+    "close": {"assets": ("diamonds", "gold")},
+    "close to bob": {"assets": ("diamonds", "gold")},
 }
 LEGS: dict[str, list[tuple[Place, Place, int]]] = {  # of what is reversed
     "reverse spend": [(("alice", "gold"), (REVENUE, "gold"), 40)],

@@ -4,7 +4,7 @@ import pytest
 
 from ledger.commands import BONUS, REVENUE, SYSTEM_WALLETS, TREASURY, Spend
 from ledger.decide import decide
-from ledger.decisions import Account, Applied, Asset, Refused
+from ledger.decisions import Account, Applied, Asset, ChangedHold, Refused
 from ledger.errors import BrokenInvariant, Code
 from ledger.money import AMOUNT_MAX, BALANCE_MAX
 from tests.unit.staging import ASSETS, IN_TIME, LATE, NOW, PARTITION, TENANT, Scene
@@ -75,6 +75,19 @@ def test_a_command_applies_until_it_expires_and_not_at_that_time(kind: str) -> N
     assert Scene(expires_at=IN_TIME).code(kind) == Code.APPLIED
     assert Scene(expires_at=NOW).code(kind) == Code.EXPIRED
     assert Scene(expires_at=LATE).code(kind) == Code.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("amount", "final", "left"),
+    [(10, False, ("open", 30, 10)), (10, True, ("captured", 0, 10)), (40, False, ("captured", 0, 40))],
+)
+def test_a_capture_leaves_what_it_is_told_to_leave(amount: int, final: bool, left: tuple[str, int, int]) -> None:
+    decision = Scene(options={"final": final}).decide("capture", amount)
+    assert isinstance(decision, Applied)
+    (changed,) = decision.effects
+    assert isinstance(changed, ChangedHold)
+    assert (changed.status, changed.remaining, changed.captured) == left
+    assert decision.postings[0][1:] == (-amount, left[1] - 40)
 
 
 # --- what a refusal says --------------------------------------------------------------------------------------------

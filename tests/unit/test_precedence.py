@@ -173,6 +173,14 @@ REFUSALS: dict[str, list[Rank]] = {
         ends(), ASSET, NOT_PLACED, REVERSED, TO_ASSET, paying("alice"), EXPECTED, REVERSED_IN_PART,
         [(balance("alice's diamonds", 14), Code.INSUFFICIENT_FUNDS)], [*full("alice"), *spent(EXCHANGE)],
     ],
+    "close to bob": [
+        [(put(bob=None), Code.WALLET_NOT_FOUND), *frozen("bob")],
+        [
+            (put(held={"alice": 1}), Code.WALLET_NOT_EMPTY), (balance("alice", -1), Code.WALLET_NOT_EMPTY),
+            (put(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 1)]}), Code.WALLET_NOT_EMPTY),
+        ],
+        [(put(asset="frozen"), Code.ASSET_FROZEN)], CROWDED, full("bob"),  # asset by asset, each with all of these
+    ],
 }  # fmt: skip
 SINGLES = [(kind, spoil, code) for kind, ranks in REFUSALS.items() for rank in ranks for spoil, code in rank]
 PAIRS = [
@@ -256,5 +264,24 @@ def test_nothing_stops_the_clock(kind: str, spoil: Spoil) -> None:
     assert scene.code(kind) == Code.APPLIED
 
 
+@pytest.mark.parametrize("status", ["captured", "released", "expired"])
+def test_a_hold_ends_once(status: str) -> None:
+    assert Scene(hold_status=status).code("expire_hold") == Code.HOLD_NOT_OPEN
+
+
+def test_credits_that_are_gone_do_not_expire() -> None:
+    assert Scene(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 0)]}).code("expire_credits") == Code.EXPIRED
+    assert Scene(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 9, 9)]}).code("expire_credits") == Code.EXPIRED
+    assert Scene(lots={ALICE: [Lot(50, 2, NOW, "purchased", 50, NOW, 9)]}).code("expire_credits") == Code.EXPIRED
+
+
+@pytest.mark.parametrize("status", ["active", "frozen", "debits_frozen"])
+def test_an_empty_wallet_closes_whatever_its_status(status: str) -> None:
+    assert Scene(alice=status, balances={"alice": 0}, diamonds=0).code("close") == Code.APPLIED
+    assert Scene(alice=status, balances={"alice": 1}, diamonds=0).code("close") == Code.WALLET_NOT_EMPTY
+    assert Scene(alice=status, balances={"alice": 0}, diamonds=1).code("close") == Code.WALLET_NOT_EMPTY
+    assert Scene(alice=status).code("close to bob") == Code.APPLIED
+
+
 def test_every_kind_of_command_has_its_refusals_here() -> None:
-    assert set(REFUSALS) == set(KINDS) - {"expire_hold", "expire_credits"}
+    assert set(REFUSALS) == set(KINDS) - {"expire_hold", "expire_credits", "close"}

@@ -248,6 +248,31 @@ def test_limits_do_not_bind_corrections(kind: str) -> None:
     assert Scene(debits=1, headroom=0, limits=limits).code(kind) == Code.APPLIED
 
 
+@pytest.mark.parametrize(
+    ("kind", "just"),
+    [
+        ("spend", option("precondition", Precondition(version=5, available_gte=100))),
+        ("spend", limit(ALICE, max_amount=30)),
+        ("spend", both(put(debits=1), limit(ALICE, velocity=Velocity(60, max_count=2, max_amount=30)))),
+        ("spend", balance("alice", 30)),
+        ("top_up", limit(ALICE, max_balance=130)),
+        ("transfer", limit(BOB, max_balance=130)),
+        ("exchange", both(limit(DIAMONDS, max_balance=115), put(headroom=15))),
+        ("top_up", put(headroom=30)),
+        ("top_up", both(option("priority", 1), lots(ALICE, LOTS_MAX - 1))),
+        ("capture", put(left=30)),
+        ("reverse spend", put(left=30)),
+        ("reverse top_up", balance("alice", 30)),
+        ("adjust down", balance("alice", 30)),
+    ],
+    ids=name,
+)
+def test_what_is_just_enough_is_enough(kind: str, just: Spoil) -> None:
+    scene = Scene()
+    just(scene)
+    assert scene.code(kind) == Code.APPLIED
+
+
 @pytest.mark.parametrize("kind", ["expire_hold", "expire_credits"])
 @pytest.mark.parametrize(
     "spoil",

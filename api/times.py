@@ -7,13 +7,14 @@ import msgspec
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+_decode = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
 _INSTANT = "must be an RFC 3339 time with offset, like 2026-11-21T12:00:05Z"
 
 
 def instant(text: str) -> datetime:
     """The time that this names, in UTC. Raises ValueError, with a detail for the caller."""
     try:
-        return msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)]).astimezone(UTC)
+        return _decode(msgspec.json.encode(text)).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise ValueError(_INSTANT) from None
 

@@ -18,7 +18,7 @@ AccountKey = tuple[int, str, str, int]  # tenant id, wallet, asset, shard
 # --- what it depends on ----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # whose fields are faster to read and write than a Struct's
 class Account:
     """One wallet's balance of one asset, as locked by this drain. `id` is 0 until the account is opened."""
 
@@ -58,8 +58,7 @@ class Asset(Struct, frozen=True, gc=False):
     limits: Limits | None = None
 
 
-@dataclass(slots=True)
-class HoldState:
+class HoldState(Struct, gc=False):
     """A hold as it stands. `pieces`: what is still held, by lot, in the order of taking; empty: plain credits only."""
 
     seq: int
@@ -72,8 +71,7 @@ class HoldState:
     pieces: tuple[Piece, ...] = ()
 
 
-@dataclass(slots=True, frozen=True)
-class Leg:
+class Leg(Struct, frozen=True, gc=False):
     """One asset's part of an applied command: `amount` went from `source` to `target`."""
 
     source: AccountKey
@@ -81,8 +79,7 @@ class Leg:
     amount: int
 
 
-@dataclass(slots=True)
-class Original:
+class Original(Struct, gc=False):
     """An applied command that a reversal names.
 
     `legs`: the first one is of the command's own asset. `taken`: the pieces that it took, in order, empty where its
@@ -95,16 +92,14 @@ class Original:
     reversed: int = 0
 
 
-@dataclass(slots=True)
-class Window:
+class Window(Struct, gc=False):
     """The debits of an account in the velocity window that ends now."""
 
     count: int
     total: int
 
 
-@dataclass(slots=True)
-class Share:
+class Share(Struct, gc=False):
     """What may still be issued of a capped asset, to one partition, or to all of them together."""
 
     headroom: int

@@ -67,8 +67,7 @@ class NewCommand(msgspec.Struct, frozen=True, gc=False):
     ref_seq: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """Where a command stands after `accept`."""
 
     seq: int

@@ -5,8 +5,9 @@ function here returns at once, and nothing is written. The rules are those of do
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from ledger.commands import CreditsOrder, Source
 
@@ -19,8 +20,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 _NEWEST = 2**63
 
 
-@dataclass(slots=True)
-class Lot:
+class Lot(Struct, gc=False):
     """Credits that came together. `seq` and `n` name it: the command that made it, and which of its lots it is."""
 
     seq: int
@@ -41,16 +41,14 @@ class Lot:
         return self.expires_at is not None and self.expires_at <= now
 
 
-@dataclass(slots=True, frozen=True)
-class Piece:
+class Piece(Struct, frozen=True, gc=False):
     """A part of an amount: out of or into a lot; `lot` None: of the plain rest."""
 
     lot: Lot | None
     amount: int
 
 
-@dataclass(slots=True, frozen=True)
-class NewLot:
+class NewLot(Struct, frozen=True, gc=False):
     """A lot to be made."""
 
     source: Source

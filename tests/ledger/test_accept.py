@@ -1,12 +1,12 @@
 """The durable inbox: a key makes one command, and what is answered is committed."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from ledger import db, inbox
 from ledger.inbox import Accepted, NewCommand

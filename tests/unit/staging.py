@@ -1,9 +1,11 @@
 """The books as one command meets them, without a database: all is well until a test spoils something."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from ledger.commands import (
     BONUS,

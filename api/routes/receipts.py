@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from api import schemas
 from api.auth import Principal, needs
@@ -25,11 +25,14 @@ router = APIRouter(tags=["receipts"])
 _encode = msgspec.json.Encoder().encode
 
 
-class Jose(Response):
+class Jose(JSONResponse):  # so that the document has its model, not a string
     media_type = "application/jose+json"
 
+    def render(self, content: bytes) -> bytes:
+        return content
 
-class JwkSet(Response):
+
+class JwkSet(Jose):
     media_type = "application/jwk-set+json"
 
 

@@ -111,8 +111,11 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def freeze(self) -> None:
-        """It stands still in whatever it was doing, until it is killed."""
+        """It stands still in whatever it was doing, until it is killed, or thawed."""
         self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """kill -9 to this process and none of its children; returns when it has ended."""

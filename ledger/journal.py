@@ -215,7 +215,8 @@ class Journal:
         """
         at: datetime = self._books.now
         open_accounts(connection, (account for account in self._changed.values() if account.id == 0))
-        with connection.pipeline(), connection.cursor() as balances, connection.cursor() as reversals:
+        # Cursors outlive the pipeline: a closed one forgets a count that came before the pipeline's end.
+        with connection.cursor() as balances, connection.cursor() as reversals, connection.pipeline():
             if self._transfers:
                 heads = _lock_heads(connection, {partition for _, _, partition, _ in self._transfers})
                 entries: list[chain.Line] = [

@@ -1,6 +1,8 @@
 """What a drain writes: entries, balances, outcomes, to the last digit."""
 
 import json
+from time import sleep
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -195,4 +197,20 @@ def test_a_batch_of_any_size_is_one_transaction(bank: Bank, size: int) -> None:
     assert bank.system("@treasury") == 0
     bank.assert_books_balance()
     assert len(bank.drain(max_rows=size)) == size
+    bank.assert_settled()
+
+
+def test_counts_that_come_before_the_pipeline_ends_are_kept(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notice makes the server send what it has so far; the client then reads it amid the pipeline."""
+    bank.top_up("alice", 100)
+    spent = bank.spend("alice", 30)
+    bank.drains.execute("SET client_min_messages = 'debug2'")
+    execute = bank.drains.execute
+
+    def execute_late(*arguments: Any, **options: Any) -> Any:
+        sleep(0.02)  # long enough for the answers so far to have come
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(bank.drains, "execute", execute_late)
+    assert bank.reverse(spent).status == "applied"
     bank.assert_settled()

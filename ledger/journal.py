@@ -215,8 +215,9 @@ class Journal:
         """
         at: datetime = self._books.now
         open_accounts(connection, (account for account in self._changed.values() if account.id == 0))
-        # Cursors outlive the pipeline: a closed one forgets a count that came before the pipeline's end.
-        with connection.cursor() as balances, connection.cursor() as reversals, connection.pipeline():
+        # Never closed: a closed cursor forgets its count, and how early the counts come is up to the server.
+        balances, reversals = connection.cursor(), connection.cursor()
+        with connection.pipeline():
             if self._transfers:
                 heads = _lock_heads(connection, {partition for _, _, partition, _ in self._transfers})
                 entries: list[chain.Line] = [

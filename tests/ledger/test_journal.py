@@ -205,6 +205,7 @@ def test_counts_that_come_before_the_pipeline_ends_are_kept(bank: Bank, monkeypa
     bank.top_up("alice", 100)
     spent = bank.spend("alice", 30)
     bank.drains.execute("SET client_min_messages = 'debug2'")
+    bank.drains.commit()
     execute = bank.drains.execute
 
     def execute_late(*arguments: Any, **options: Any) -> Any:

@@ -8,6 +8,8 @@ delivery guarantees that Redis could not give anyway.
 from typing import Any
 
 from celery import Celery
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
 from kombu.entity import Exchange, Queue
 from kombu.transport import redis, virtual
 
@@ -49,13 +51,28 @@ class _Deliveries(redis.QoS):
 redis.Channel.QoS = _Deliveries
 
 
+class _Dispatcher(EventDispatcher):
+    """Sends what Flower shows, once each.
+
+    Celery's own sends a heartbeat again until Redis takes it, and does so in the worker's event loop: with Redis gone
+    nothing else would happen there, not even the end that a SIGTERM asks for.
+    """
+
+    def send(self, type: str, *arguments: Any, **fields: Any) -> Any:
+        return super().send(type, *arguments, **(fields | {"retry": False}))
+
+
+class _Events(Events):
+    dispatcher_cls = _Dispatcher
+
+
 def queue_name(partition: int) -> str:
     return f"wallet.{partition}"
 
 
 def make_celery(settings: Settings, *, partitions: int) -> Celery:
     """Celery as the api (to ring) and the workers (to listen) use it."""
-    celery = Celery("bursar", broker=settings.redis_url.get_secret_value(), set_as_current=True)
+    celery = Celery("bursar", broker=settings.redis_url.get_secret_value(), set_as_current=True, events=_Events)
     queues = [
         Queue(name, Exchange(name, type="direct"), routing_key=name) for name in map(queue_name, range(partitions))
     ]

@@ -1,6 +1,7 @@
 """Redis fails in every way it can. It carries hints only: acceptance does not notice, outcomes come a second later."""
 
 from collections.abc import Generator
+from time import sleep
 
 import pytest
 
@@ -17,6 +18,9 @@ OUTCOME_MAX_S = 5.0
 ACCEPT_MAX_S = 2.0  # an answer that waited for Redis would take longer than the api's socket timeouts to it
 # Celery tries to reconnect after 2, 4, 6 … seconds.
 RECONNECT_S = 40.0
+HEARTBEATS_S = 10.0  # a worker sends one every 2 seconds, and learns by the second that Redis does not take it
+# Of a shutdown that asks Redis for this and that: a handful of calls, each up to the socket timeouts.
+END_MAX_S = 30.0
 
 
 @pytest.fixture
@@ -49,6 +53,21 @@ def test_redis_stands_still_while_a_doorbell_is_acknowledged(service: Service) -
         wait_for(lambda: "Couldn't ack" in worker.log.read_text(), "an acknowledgement given up", within_s=RECONNECT_S)
     service.redis.thaw()
     assert_doorbells_answered(service, within_s=RECONNECT_S)
+    check(service, load)
+
+
+def test_a_worker_ends_when_told_to_though_redis_stands_still(service: Service) -> None:
+    """Long enough for its heartbeats, which Celery would send again until Redis took them."""
+    with Load(service) as load:
+        load.until(accepted=200)
+        service.redis.freeze()
+        load.until(accepted=2_000)
+    settle(service, load.tenant)
+    sleep(HEARTBEATS_S)
+    worker = service.workers[0].process
+    worker.terminate()
+    worker.wait(END_MAX_S)
+    service.redis.thaw()
     check(service, load)
 
 

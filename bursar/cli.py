@@ -1,15 +1,36 @@
 """The command line. Each process of Bursar is one command; heavy imports wait until a command needs them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from bursar import audit, keys, receipts
 from bursar.bench.command import bench
 
+
+class _Commands(TyperGroup):
+    """Tells of settings that are missing or wrong in a line each."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            if error.title != "Settings":
+                raise
+            for fault in error.errors(include_url=False, include_input=False, include_context=False):
+                name = "".join(f"BURSAR_{part}".upper() for part in fault["loc"])
+                what = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+                typer.echo(f"{name}: {what}", err=True)
+            typer.echo("Settings are environment variables; docs/settings.md lists them.", err=True)
+            raise typer.Exit(2) from None
+
+
 app = typer.Typer(
     name="bursar",
+    cls=_Commands,
     help="A wallet service for virtual credits: durable commands, a double-entry ledger, exactly one outcome each.",
     epilog="Settings are environment variables: BURSAR_DATABASE_URL, BURSAR_REDIS_URL … (docs/settings.md).",
     no_args_is_help=True,

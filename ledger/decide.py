@@ -382,28 +382,30 @@ def _expire_credits(books: Books, command: Command) -> Decision:
 
 def _close(books: Books, command: Command) -> Decision:
     """An operator's: the wallet may be frozen. All it has goes to `to_wallet`, lots as lots; nothing may be left."""
-    if command.to_wallet and (refusal := guards.may_be_swept_to(books, command.tenant_id, command.to_wallet)):
+    accounts = [_account(books, command, command.wallet, code) for code in command.options.assets]
+    sweep = command.to_wallet
+    leaving = [account for account in accounts if account.posted] if sweep is not None else []
+    for account in leaving:
+        if refusal := guards.asset_usable(books, command.tenant_id, account.key[2]):
+            return refusal
+    if sweep is not None and (refusal := guards.may_be_swept_to(books, command.tenant_id, sweep)):
         return refusal
+    for account in accounts:
+        if refusal := guards.emptied(books, account, swept=sweep is not None):
+            return refusal
     postings: list[Posting] = []
     effects: list[Effect] = []
     moved: list[tuple[str, int]] = []
-    for code in command.options.assets:
-        account = _account(books, command, command.wallet, code)
-        if refusal := guards.emptied(books, account, swept=command.to_wallet is not None):
-            return refusal
-        if account.posted == 0:
-            continue
-        assert command.to_wallet is not None
-        if refusal := guards.asset_usable(books, command.tenant_id, code):
-            return refusal
-        taker = _account(books, command, command.to_wallet, code)
+    for account in leaving:
+        assert sweep is not None
+        taker = _account(books, command, sweep, account.key[2])
         pieces = _take(books, account, account.posted)
         given = _handed_on(taker, pieces)
         if refusal := guards.few_lots(taker, len(given)) or guards.within_range(account, taker, account.posted):
             return refusal
         postings += _move(account, taker, account.posted)
         effects += [*_taken(account, pieces), *given]
-        moved.append((code, account.posted))
+        moved.append((account.key[2], account.posted))
     # From here on the wallet can be closed.
     return Applied(tuple(postings), tuple(effects), tuple(moved))
 

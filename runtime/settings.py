@@ -45,22 +45,22 @@ class Settings(BaseSettings):
     @classmethod
     def _receipt_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _require_key("BURSAR_RECEIPT_KEY", value.get_secret_value())
+            _require_key(value.get_secret_value())
         return value
 
     @field_validator("receipt_former_keys")
     @classmethod
     def _receipt_former_keys(cls, value: str | None) -> str | None:
         for key in (value or "").replace(",", " ").split():
-            _require_key("BURSAR_RECEIPT_FORMER_KEYS", key)
+            _require_key(key)
         return value
 
 
-def _require_key(name: str, text: str) -> None:
+def _require_key(text: str) -> None:
     try:
         base64url.key_bytes(text)
     except ValueError as error:
-        raise ValueError(f"{name} {error}; `bursar receipts new-key` makes a pair") from None
+        raise ValueError(f"{error}; `bursar receipts new-key` makes a pair") from None
 
 
 @lru_cache(maxsize=1)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from bursar.cli import app
-from runtime.settings import Settings
+from runtime.settings import Settings, settings
 from tests.docs.pages import ROOT, SETTINGS, rows, section, sources
 
 VARIABLE = re.compile(r"BURSAR_[A-Z][A-Z_]*[A-Z]")
@@ -68,3 +69,19 @@ def test_a_limit_is_what_the_code_says(row: list[str]) -> None:
     assert Path(ROOT / link[2]).exists()
     module = importlib.import_module(link[2].removesuffix(".py").replace("/", "."))
     assert getattr(module, name.strip("`")) == value(stated)
+
+
+def test_settings_that_are_missing_or_wrong_are_told_in_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BURSAR_DATABASE_URL", raising=False)
+    monkeypatch.setenv("BURSAR_REDIS_URL", "redis://:hush@127.0.0.1/0")
+    monkeypatch.setenv("BURSAR_PORT", "70000")
+    monkeypatch.setenv("BURSAR_RECEIPT_KEY", "c2VjcmV0")
+    settings.cache_clear()
+    result = CliRunner().invoke(app, ["audit"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        "BURSAR_DATABASE_URL: is not set",
+        "BURSAR_PORT: Input should be less than or equal to 65535",
+        "BURSAR_RECEIPT_KEY: is 6 bytes in base64, an Ed25519 key has 32; `bursar receipts new-key` makes a pair",
+        "Settings are environment variables; docs/settings.md lists them.",
+    ]

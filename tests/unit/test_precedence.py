@@ -174,12 +174,13 @@ REFUSALS: dict[str, list[Rank]] = {
         [(balance("alice's diamonds", 14), Code.INSUFFICIENT_FUNDS)], [*full("alice"), *spent(EXCHANGE)],
     ],
     "close to bob": [
+        [(put(asset="frozen"), Code.ASSET_FROZEN), (put(to_asset="frozen"), Code.ASSET_FROZEN)],
         [(put(bob=None), Code.WALLET_NOT_FOUND), *frozen("bob")],
         [
             (put(held={"alice": 1}), Code.WALLET_NOT_EMPTY), (balance("alice", -1), Code.WALLET_NOT_EMPTY),
             (put(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 1)]}), Code.WALLET_NOT_EMPTY),
         ],
-        [(put(asset="frozen"), Code.ASSET_FROZEN)], CROWDED, full("bob"),  # asset by asset, each with all of these
+        CROWDED, full("bob"),
     ],
 }  # fmt: skip
 SINGLES = [(kind, spoil, code) for kind, ranks in REFUSALS.items() for rank in ranks for spoil, code in rank]
@@ -298,6 +299,13 @@ def test_credits_that_are_gone_do_not_expire() -> None:
     assert Scene(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 0)]}).code("expire_credits") == Code.EXPIRED
     assert Scene(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 9, 9)]}).code("expire_credits") == Code.EXPIRED
     assert Scene(lots={ALICE: [Lot(50, 2, NOW, "purchased", 50, NOW, 9)]}).code("expire_credits") == Code.EXPIRED
+
+
+def test_credits_stay_where_expired_ones_would_be_too_many() -> None:
+    scene = Scene(lots={ALICE: [Lot(50, 1, NOW, "purchased", 50, NOW, 1)]}, system={"@expired": BALANCE_MAX - 1})
+    assert scene.code("expire_credits") == Code.APPLIED
+    scene.system["@expired"] = BALANCE_MAX
+    assert scene.code("expire_credits") == Code.LIMIT_EXCEEDED
 
 
 @pytest.mark.parametrize("status", ["active", "frozen", "debits_frozen"])

@@ -207,6 +207,11 @@ class Applied(Struct, frozen=True, gc=False):
     moved: tuple[Moved, ...] = ()  # where the command itself did not say it all
     below_zero: bool = False  # available may end below zero
 
+    @property
+    def moves(self) -> bool:
+        """Whether credits change hands; a hold sets them aside and a release gives them back."""
+        return any(amount for _, amount, _ in self.postings)
+
 
 class Refused(Struct, frozen=True, gc=False):
     code: Code

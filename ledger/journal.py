@@ -140,7 +140,7 @@ class Journal:
                         if account.floor or decision.below_zero:
                             _lower_floor(account, decision.below_zero)
                 self.outcomes.append((seq, "applied", Code.APPLIED, None, f"[{','.join(left)}]", result))
-                if self._books.wanted and seq in self._books.wanted:
+                if self._books.wanted and seq in self._books.wanted and decision.moves:
                     self._books.originals[seq] = _original(command, decision, self._lots)
             case Refused(code, detail):
                 account = self._books.accounts.get((command.tenant_id, command.wallet, command.asset, 0))

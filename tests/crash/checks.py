@@ -97,11 +97,13 @@ def assert_audit_clean(service: Service) -> None:
 
 def _retry_every_key(service: Service, load: Load) -> None:
     connection = Connection(service.api.port, load.tenant.key)
-    commands = load.commands
+    singles = [command for command, *others in load.posts if not others]
+    batches = [singles[start : start + REPLAY_BATCH] for start in range(0, len(singles), REPLAY_BATCH)]
+    groups = [post for post in load.posts if len(post) > 1]
     seen: dict[str, tuple[str, str, bool]] = {}
-    for start in range(0, len(commands), REPLAY_BATCH):
-        batch = commands[start : start + REPLAY_BATCH]
-        answer = connection.request("POST", "/v1/commands/batch", {"commands": [each.item() for each in batch]})
+    for number, batch in enumerate((*batches, *groups)):
+        body = {"commands": [each.item() for each in batch], "atomic": number >= len(batches)}
+        answer = connection.request("POST", "/v1/commands/batch", body)
         assert answer.status == 200, answer
         for command, result in zip(batch, answer.body["results"], strict=True):
             shown = result["command"]

@@ -36,6 +36,7 @@ class Lane(threading.Thread):
         self.player = player
         self.client = Persistent(port, key)
         self.sent: list[Command] = []
+        self.posts: list[list[Command]] = []  # as a retry has to send them: one by one, or a whole group
         self.ids: dict[str, str] = {}  # key → the command that it was accepted as
         self.error: BaseException | None = None
         self._random = Random(seed)
@@ -55,8 +56,11 @@ class Lane(threading.Thread):
     def _post_next(self) -> None:
         if not self._waits and self._random.random() < 0.2:
             self.post_batch([self.player.next() for _ in range(BATCH)])
-        elif self.sent and self._random.random() < 0.1:
-            self.post(self._random.choice(self.sent))  # as a client does that lost the answer
+        elif self._random.random() < 0.05:
+            self.post_batch(self.player.next_group(), atomic=True)
+        elif self.posts and self._random.random() < 0.1:  # as a client does that lost the answer
+            first, *others = again = self._random.choice(self.posts)
+            self.post_batch(again, atomic=True) if others else self.post(first)
         else:
             self.post(self.player.next())
 
@@ -66,15 +70,20 @@ class Lane(threading.Thread):
             headers["Prefer"] = f"wait={OUTCOME_WAIT_S}"
         self._accepted(command, self.client.post("/v1/commands", command.body(), **headers).body)
 
-    def post_batch(self, commands: Sequence[Command]) -> None:
-        answer: Answer = self.client.post("/v1/commands/batch", {"commands": [each.item() for each in commands]})
+    def post_batch(self, commands: Sequence[Command], *, atomic: bool = False) -> None:
+        body = {"commands": [each.item() for each in commands], "atomic": atomic}
+        answer: Answer = self.client.post("/v1/commands/batch", body)
+        if atomic and commands[0].key not in self.ids:
+            self.posts.append(list(commands))
         for command, result in zip(commands, answer.body["results"], strict=True):
             if "command" not in result:
                 raise AssertionError(f"{command} was refused: {result}")
-            self._accepted(command, result["command"])
+            self._accepted(command, result["command"], grouped=atomic)
 
-    def _accepted(self, command: Command, shown: Mapping[str, object]) -> None:
+    def _accepted(self, command: Command, shown: Mapping[str, object], *, grouped: bool = False) -> None:
         if command.key not in self.ids:
+            if not grouped:
+                self.posts.append([command])
             self.ids[command.key] = str(shown["id"])
             self.sent.append(command)
             self.player.accepted(command.key, str(shown["id"]))
@@ -161,8 +170,9 @@ class Load:
         return max(lane.client.slowest_s for lane in self._lanes[:-1])
 
     @property
-    def commands(self) -> list[Command]:
-        return [command for lane in self._lanes for command in lane.sent]
+    def posts(self) -> list[list[Command]]:
+        """The commands, a whole group together."""
+        return [post for lane in self._lanes for post in lane.posts]
 
     @property
     def ids(self) -> dict[str, str]:

@@ -18,6 +18,8 @@ from tests.properties.purse import Purse
 ASSET = "gold"
 SAVINGS = ("savings-1", "savings-2", "savings-3")  # every lane pays into these and nobody takes out
 HOLDS_LAST = timedelta(hours=1)  # longer than any of these tests
+GROUP = 5  # commands of an atomic batch
+CREDITS = ("top_up", "bonus")
 RECENT = 6  # what is captured, released or reversed is one of the last so many, and sometimes for the second time
 KINDS = {"spend": 55, "transfer": 8, "top_up": 10, "bonus": 6, "hold": 10, "capture": 7, "release": 2, "reverse": 2}
 
@@ -70,6 +72,15 @@ class Player:
             return self._about(kind, *self._random.choice(candidates)) if candidates else self._new("spend")
         return self._new(kind)
 
+    def next_group(self) -> list[Command]:
+        """An atomic batch: all are applied or none. Of a wallet without lots; about one in two asks for too much."""
+        wallet = self._random.choice(self._wallets[1::2])
+        kinds = self._random.choices(("spend", "top_up", "hold", "transfer"), weights=(6, 2, 1, 1), k=GROUP)
+        made = [self._made(kind, wallet) for kind in kinds]
+        for (command, _), code in zip(made, self.model.settle_group([ask for _, ask in made], self._now), strict=True):
+            self.expected[command.key] = code
+        return [command for command, _ in made]
+
     def accepted(self, key: str, id_: str) -> None:
         """A command got its id: from now on others can name it."""
         ask = self._asks[key]
@@ -93,39 +104,39 @@ class Player:
         place = self._random.randrange(len(self._wallets))
         if kind == "transfer" and place % 2 == 0:
             kind = "spend"
-        credit = kind in ("top_up", "bonus")
         more: dict[str, Any] = {}
-        if credit and place % 2 == 0:
+        if kind in CREDITS and place % 2 == 0:
             more = {
                 "priority": self._random.choice((10, 50, 90)),
                 "source": self._random.choice(("purchased", "promotional")),
             }
-        elif kind == "hold":
-            more = {"hold_expires_at": (self._now + HOLDS_LAST).isoformat()}
-        amount = self._random.randint(1, 240 if credit else 80)  # a tenth of the debits or so finds too little
-        to_wallet = self._random.choice(SAVINGS) if kind == "transfer" else None
-        return self._settled(kind, self._wallets[place], amount, to_wallet=to_wallet, more=more)
+        return self._settled(*self._made(kind, self._wallets[place], **more))
 
     def _about(self, kind: str, named: Ask, id_: str) -> Command:
         amount = None if kind == "release" else self._random.choice((None, self._random.randint(1, 30)))
         more = {"final": self._random.random() < 0.5} if kind == "capture" else {}
-        return self._settled(kind, named.wallet, amount, of=named.seq, about=id_, more=more)
+        command = Command(self._next_key(), kind, named.wallet, amount, about=id_, more=more)
+        return self._settled(command, self._ask(command, of=named.seq))
 
-    def _settled(
-        self,
-        kind: str,
-        wallet: str,
-        amount: int | None,
-        *,
-        to_wallet: str | None = None,
-        of: int = 0,
-        about: str | None = None,
-        more: dict[str, Any],
-    ) -> Command:
-        number = len(self._asks) + 1
-        command = Command(f"{self._name}-{number}", kind, wallet, amount, to_wallet, about, more)
-        options = more | ({"hold_expires_at": self._now + HOLDS_LAST} if kind == "hold" else {})
-        ask = Ask(number, kind, wallet, ASSET, amount, 0, to_wallet, of, options=options)
+    def _made(self, kind: str, wallet: str, **more: Any) -> tuple[Command, Ask]:
+        """A command that names no other one, and the same for the model, which has yet to settle it."""
+        if kind == "hold":
+            more["hold_expires_at"] = (self._now + HOLDS_LAST).isoformat()
+        amount = self._random.randint(1, 240 if kind in CREDITS else 80)  # of the debits a tenth or so finds too little
+        to_wallet = self._random.choice(SAVINGS) if kind == "transfer" else None
+        command = Command(self._next_key(), kind, wallet, amount, to_wallet, more=more)
+        return command, self._ask(command)
+
+    def _next_key(self) -> str:
+        return f"{self._name}-{len(self._asks) + 1}"
+
+    def _ask(self, command: Command, *, of: int = 0) -> Ask:
+        options = command.more | ({"hold_expires_at": self._now + HOLDS_LAST} if command.type == "hold" else {})
+        number, to_wallet = len(self._asks) + 1, command.to_wallet
+        ask = Ask(number, command.type, command.wallet, ASSET, command.amount, 0, to_wallet, of, options=options)
         self._asks[command.key] = ask
+        return ask
+
+    def _settled(self, command: Command, ask: Ask) -> Command:
         self.expected[command.key] = self.model.settle(ask, self._now)
         return command

@@ -18,7 +18,7 @@ OUTCOME_MAX_S = 5.0
 ACCEPT_MAX_S = 2.0  # an answer that waited for Redis would take longer than the api's socket timeouts to it
 # Celery tries to reconnect after 2, 4, 6 … seconds.
 RECONNECT_S = 40.0
-HEARTBEATS_S = 10.0  # a worker sends one every 2 seconds, and learns by the second that Redis does not take it
+HEARTBEATS_S = 6.0  # a worker sends one every 2 seconds, and learns by the second that Redis does not take it
 # Of a shutdown that asks Redis for this and that: a handful of calls, each up to the socket timeouts.
 END_MAX_S = 30.0
 
@@ -35,6 +35,9 @@ def test_nothing_fails(service: Service) -> None:
         load.until(accepted=3_000)
     check(service, load)
     assert not load.refused
+    groups = [{load.expected[command.key] for command in post} for post in load.posts if len(post) > 1]
+    assert {"applied"} in groups
+    assert any("group_refused" in codes for codes in groups)
     assert tasks(service, load.tenant)[True] > 0
     assert service.run("audit") == 0
 

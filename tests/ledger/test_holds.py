@@ -154,6 +154,17 @@ def test_a_group_that_its_drain_gives_up_is_whole_again(bank: Bank) -> None:
     bank.assert_settled()
 
 
+def test_a_reversal_of_a_hold_finds_nothing_to_reverse(bank: Bank) -> None:
+    """The api stores none. The books would refuse it all the same, in the hold's own batch and later."""
+    bank.top_up("alice", 100)
+    hold = bank.order("hold", "alice", 40, **in_an_hour(bank))
+    at_once = bank.accept([bank.new_about("reverse", hold)])[0].seq
+    bank.drain()
+    assert bank.codes([hold, at_once]) == ["applied", "command_not_applied"]
+    assert bank.reverse(hold).code == "command_not_applied"
+    bank.assert_settled()
+
+
 def in_an_hour(bank: Bank) -> dict[str, Any]:
     return {"hold_expires_at": bank.in_seconds(3600)}
 

@@ -17,6 +17,7 @@ from ledger.inbox import NewCommand
 from ledger.limits import Limits, Velocity, write_limits
 from ledger.previews import Foreseen, Projection
 from tests.books import Bank
+from tests.properties.sides import EXAMPLES, TIMEOUT_S
 
 PAST, FAR = datetime(2020, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
 ASSETS = (
@@ -162,7 +163,7 @@ def _canonical(result: dict[str, Any] | None, made: tuple[str, ...]) -> str | No
 
 
 LONG = settings(
-    max_examples=12,
+    max_examples=max(1, EXAMPLES // 3),  # each of them a history of dozens of commands
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
@@ -173,7 +174,7 @@ LONG = settings(
 )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(TIMEOUT_S)
 @LONG
 @given(units=some.lists(some.lists(orders(), min_size=1, max_size=3), min_size=20, max_size=40))
 def test_a_preview_is_what_comes_of_the_command_or_the_group(
@@ -189,7 +190,7 @@ def test_a_preview_is_what_comes_of_the_command_or_the_group(
                 assert foreseen == history.outcomes(seqs)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(TIMEOUT_S)
 @LONG
 @given(orders=some.lists(orders(), min_size=20, max_size=60), drains=some.lists(some.integers(0, 5), min_size=60))
 def test_a_projection_is_what_comes_of_the_queue(

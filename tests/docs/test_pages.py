@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT, fences, pages
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # What a page may tell people to type beside ours.
-OTHERS = {".", "curl", "docker", "sudo", "pip", "pg_dump", "cp"}
+OTHERS = {".", "curl", "docker", "sudo", "pip", "pg_dump", "cp", "env"}
 
 
 def name(page: Path) -> str:

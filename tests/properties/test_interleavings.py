@@ -101,7 +101,7 @@ def test_two_drains_are_as_good_as_one(
         both.look_out()
         for batch in batches:
             both.accept(batch)
-        both.settle(run(both.bank, len(both.waiting()), turns), in_order=False)
+        both.settle_raced(run(both.bank, len(both.waiting()), turns))
         both.compare_to_the_end()
         assert both.bank.drain(ALL) == []
     finally:

@@ -106,6 +106,7 @@ class Scene:
     expires_at: datetime | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     limits: dict[Place, dict[str, Any]] = field(default_factory=dict[Place, dict[str, Any]])
+    asset_limits: dict[str, Any] = field(default_factory=dict[str, Any])  # of both
     lots: dict[Place, list[Lot]] = field(default_factory=dict[Place, list[Lot]])
     debits: int = 0  # of alice, in her velocity window
     headroom: int | None = None  # of both assets
@@ -118,7 +119,8 @@ class Scene:
         books = Books(NOW)
         for asset, status in (("gold", self.asset), ("diamonds", self.to_asset)):
             if status:
-                books.assets[TENANT, asset] = Asset(ASSETS[asset], status)
+                limits = Limits(**self.asset_limits) if self.asset_limits else None
+                books.assets[TENANT, asset] = Asset(ASSETS[asset], status, limits)
             for number, wallet in enumerate(SYSTEM_WALLETS):
                 place = key(wallet, asset)
                 books.accounts[place] = Account(place, 900 + number, ASSETS[asset], self.system.get(wallet, 0))

@@ -90,26 +90,7 @@ def test_a_capture_leaves_what_it_is_told_to_leave(amount: int, final: bool, lef
     assert decision.postings[0][1:] == (-amount, left[1] - 40)
 
 
-# --- what a refusal says --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("scene", "kind", "says"),
-    [
-        (Scene(alice=None), "spend", "no wallet alice"),
-        (Scene(alice="frozen"), "spend", "wallet alice is frozen"),
-        (Scene(bob="closed"), "transfer", "wallet bob is closed"),
-        (Scene(asset="frozen"), "top_up", "asset gold is frozen"),
-        (Scene(asset=None), "top_up", "no asset gold"),
-        (Scene(balances={"alice": 29}), "spend", "available 29, needed 30"),
-        (Scene(balances={"alice": 30, "bob": BALANCE_MAX}), "transfer", str(BALANCE_MAX)),
-        (Scene(expires_at=LATE), "spend", "2026-11-21T11:59:59.999999+00:00"),
-    ],
-)
-def test_a_detail_names_what_stands_in_the_way(scene: Scene, kind: str, says: str) -> None:
-    decision = scene.decide(kind)
-    assert isinstance(decision, Refused)
-    assert says in decision.detail
+# --- whose books they are ---------------------------------------------------------------------------------------------
 
 
 def test_a_wallet_of_another_tenant_is_no_wallet() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ledger.ids import Kind, command_id, parse_id, public_id, transfer_id, unix_ms
+from ledger.ids import Kind, command_id, lot_id, parse_id, public_id, transfer_id, unix_ms
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SEQ_MAX = 2**62 - 1
@@ -79,6 +79,7 @@ def test_what_clients_have_stored_still_reads() -> None:
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert command_id(1, at) == "01a1fb67-1800-8c0d-8000-000000000001"
     assert transfer_id(SEQ_MAX, at) == "01a1fb67-1800-87a4-bfff-ffffffffffff"
+    assert lot_id(SEQ_MAX, 2, at) == "01a1fb67-1800-87a4-bfff-ffffffffffff.2"
     assert parse_id(Kind.COMMAND, "01A1FB67-1800-8C0D-8000-000000000001") == (1, 1_795_219_200_000)
 
 

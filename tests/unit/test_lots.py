@@ -65,6 +65,13 @@ def test_lots_named_first_go_before_all_others_in_the_order_named() -> None:
 def test_only_who_may_owe_takes_more_than_there_is() -> None:
     assert took(take([SOON], 5, 20, "soonest_to_expire", NOW, below_zero=True)) == [(2, 10), (None, 5), (None, 5)]
     assert took(take([SOON], -5, 7, "soonest_to_expire", NOW)) == [(2, 7)]
+    assert took(take([SOON], 0, 20, "soonest_to_expire", NOW)) == [(2, 10)]
+
+
+def test_no_piece_is_of_nothing() -> None:
+    assert took(take([SOON], 0, 5, "purchased_first", NOW)) == [(2, 5)]
+    assert took(take([SOON], 1, 11, "purchased_first", NOW)) == [(None, 1), (2, 10)]
+    assert took(take([SOON], 0, 10, "soonest_to_expire", NOW, below_zero=True)) == [(2, 10)]
 
 
 PIECES = (Piece(SOON, 10), Piece(None, 5), Piece(LATER, 8))

@@ -117,13 +117,26 @@ def test_metadata_may_be_nested_so_deep_and_no_deeper() -> None:
         metadata_text(nested(METADATA_DEPTH_MAX + 1))
 
 
+@pytest.mark.parametrize("levels", [METADATA_DEPTH_MAX, METADATA_DEPTH_MAX + 1])
+def test_an_array_is_a_level_as_an_object_is(levels: int) -> None:
+    inner: list[Any] = []
+    for _ in range(levels - 2):
+        inner = [inner]
+    if levels <= METADATA_DEPTH_MAX:
+        metadata_text({"a": inner})
+    else:
+        with pytest.raises(ValueError, match="nested"):
+            metadata_text({"a": inner})
+
+
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     metadata_text({"a": [[] for _ in range(100)], "b": "{[" * 50})
+    metadata_text(nested(METADATA_DEPTH_MAX) | {"b": [[] for _ in range(100)]})
 
 
 @pytest.mark.parametrize("metadata", [{"a": 1e300}, {"a": [{"b": 1e-7}]}])
 def test_metadata_takes_no_number_that_jsonb_would_write_out_in_zeros(metadata: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="exponent"):
+    with pytest.raises(ValueError, match=r"^must not hold numbers so large .* exponent; send them as strings$"):
         metadata_text(metadata)
 
 

@@ -30,17 +30,18 @@ class Started(Generic[Answer]):
         return self._future.result(ENDS_WITHIN_S)
 
 
-def wait_for_a_waiter(bank: Bank) -> None:
-    """Returns once a session of this database waits for another's lock; fails where none does."""
+def wait_for_a_waiter(bank: Bank, number: int = 1) -> None:
+    """Returns once so many sessions of this database wait for another's lock; fails where fewer do."""
     deadline = time.monotonic() + WAITS_WITHIN_S
     while time.monotonic() < deadline:
-        if bank.one("""
-            SELECT EXISTS (SELECT FROM pg_stat_activity
-                           WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0)
-        """):
+        waiting = bank.one("""
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+        """)
+        if waiting >= number:
             return
         time.sleep(0.005)
-    raise AssertionError("somebody should wait for a lock by now, and nobody does")
+    raise AssertionError("somebody should wait for a lock by now, and too few do")
 
 
 def partition_locks_stolen(bank: Bank) -> None:

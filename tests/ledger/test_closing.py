@@ -224,3 +224,25 @@ def test_while_a_wallet_is_being_closed_no_drain_works(bank: Bank, monkeypatch: 
     monkeypatch.setattr(closing.drain, "settle", looked)
     assert close(bank, "alice", "bob")
     assert seen == [Nothing.BUSY]
+
+
+def test_a_close_that_meets_the_opening_of_the_other_account_begins_again(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wallet's limit opens an account without the partitions' locks."""
+    bank.top_up("alice", 5)
+    bank.open_wallet("bob")
+    settle = closing.drain.settle
+    settled: list[object] = []
+
+    def opened(*arguments: object, **more: object) -> object:
+        journal = settle(*arguments, **more)  # pyright: ignore[reportArgumentType]
+        if not settled:
+            bank.limit_wallet("bob", max_balance=100)
+        settled.append(journal)
+        return journal
+
+    monkeypatch.setattr(closing.drain, "settle", opened)
+    assert close(bank, "alice", "bob")
+    assert (len(settled), bank.available("bob")) == (2, 5)
+    bank.assert_settled()

@@ -142,6 +142,16 @@ def test_velocity_binds_a_wallet_that_its_batch_opens(bank: Bank) -> None:
     assert bank.codes(seqs) == ["applied", "applied", "velocity_limit_exceeded"]
 
 
+def test_what_an_exchange_brings_is_no_debit(bank: Bank) -> None:
+    bank.open_asset("diamonds")
+    bank.top_up("alice", 100)
+    bank.top_up("alice", 1, asset="diamonds")
+    bank.limit_asset("diamonds", velocity=Velocity(window_s=60, max_count=1))
+    assert bank.exchange("alice", 100, "diamonds", 10).code == "applied"
+    codes = [bank.spend("alice", 1, asset="diamonds").code for _ in range(2)]
+    assert codes == ["applied", "velocity_limit_exceeded"]
+
+
 def test_a_maximum_balance_binds_players_and_not_us(bank: Bank) -> None:
     alice, bob = bank.wallets_in(3, 2)
     for wallet in (alice, bob):

@@ -106,6 +106,25 @@ def test_a_drain_that_is_short_of_supply_takes_all_shares_in_order(bank: Bank) -
     assert free == [(4,), (5,), (6,), (7,)]
 
 
+def test_drains_that_have_no_account_in_common_wait_for_nothing(bank: Bank) -> None:
+    """They share the wallets of the system, which are only read, and each has its own shards of their accounts."""
+    bank.limit_asset(max_supply=10 * PARTITIONS)
+    ours, theirs = bank.wallet_in(2), bank.wallet_in(5)
+    for wallet in (ours, theirs):
+        bank.top_up(wallet, 5)
+    seqs = [bank.order(kind, wallet, 1) for kind in ("top_up", "spend") for wallet in (ours, theirs)]
+    with bank.another_drain() as first, bank.another_drain() as second:
+        for drain, partition in ((first, 2), (second, 5)):
+            drain.connection.execute("SET lock_timeout = '500ms'")
+            drain.connection.commit()
+            drain.claim([partition])
+            drain.apply()
+        first.commit()
+        second.commit()
+    assert bank.codes(seqs) == ["applied"] * 4
+    bank.assert_settled()
+
+
 def opened_meanwhile(bank: Bank, statement: LiteralString, names: list[str]) -> list[str]:
     """While a drain that opens all of these waits for the middle one: which of them are still anybody's to open."""
     left: list[str] = []

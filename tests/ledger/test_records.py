@@ -5,6 +5,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
+from ledger import references
 from ledger.commands import SYSTEM_WALLETS
 from ledger.errors import BrokenInvariant
 from tests.books import Bank
@@ -185,3 +186,27 @@ def test_a_balance_that_was_changed_behind_the_drains_back_is_noticed(own_bank: 
         own_bank.drain()
     assert own_bank.available("alice") == 10
     own_bank.assert_books_balance()
+
+
+def test_a_reversal_that_was_noted_behind_the_drains_back_is_noticed(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reversed of a command only grows: rather no drain than a second reversal that overwrites the first."""
+    bank.top_up("alice", 100)
+    spent = bank.spend("alice", 50)
+    assert bank.reverse(spent, 30).status == "applied"
+    monkeypatch.setattr(references, "_REVERSED", "SELECT seq, 0 FROM reversals WHERE seq = ANY(%b::bigint[])")
+    seq = bank.accept([bank.new_about("reverse", spent, 30)])[0].seq
+    with pytest.raises(BrokenInvariant, match="1 reversals, 0 were written"):
+        bank.drain()
+    monkeypatch.undo()
+    bank.drain()
+    assert bank.outcome(seq).code == "reversal_exceeded"
+    bank.assert_settled()
+
+
+def test_a_chain_without_a_head_is_noticed(own_bank: Bank) -> None:
+    own_bank.do("DELETE FROM chain_heads WHERE partition = 3")
+    own_bank.order("top_up", own_bank.wallet_in(3), 1)
+    with pytest.raises(BrokenInvariant, match=r"partitions \[3\] only \[\] have a head"):
+        own_bank.drain()

@@ -80,8 +80,8 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/properties/test_interleavings.py",
     ),
     "ledger/expiry.py": (
-        "tests/ledger/test_holds.py", "tests/ledger/test_closing.py", "tests/worker/test_lookout.py",
-        "tests/properties/test_reference.py", "tests/contracts/test_credits.py",
+        "tests/ledger/test_expiry.py", "tests/ledger/test_holds.py", "tests/ledger/test_closing.py",
+        "tests/worker/test_lookout.py", "tests/properties/test_reference.py", "tests/contracts/test_credits.py",
     ),
     "ledger/cancelling.py": (
         "tests/ledger/test_cancelling.py", "tests/api/test_cancelling.py",

@@ -196,6 +196,14 @@ def test_a_broken_drain_is_counted_on_the_command_that_broke_it(bank: Bank) -> N
     assert (bank.attempts(seq), bank.attempts(other)) == (2, 0)
 
 
+def test_a_broken_group_is_counted_on_its_row_whichever_of_its_commands_is_named(bank: Bank) -> None:
+    group = bank.accept_group([bank.new("top_up", "alice", 1), bank.new("top_up", "alice", 2)])
+    named = [answer.seq for answer in group if answer]
+    assert [inbox.count_attempt(bank.drains, seq) for seq in named] == [1, 2]
+    bank.drains.commit()
+    assert bank.attempts(named[0]) == 2
+
+
 def test_a_command_with_an_outcome_cannot_break_a_drain(bank: Bank) -> None:
     seq = bank.top_up("alice", 1).seq
     assert inbox.count_attempt(bank.drains, seq) == 0

@@ -67,7 +67,7 @@ class Reuse:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and self.failed is None:
-            self.failed = report.nodeid
+            self.failed = report.nodeid if report.when == "call" else f"{report.when} of {report.nodeid}"
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and self.failed is None:

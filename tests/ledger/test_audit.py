@@ -8,7 +8,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from bursar.audit import audit as audit_command
-from ledger import audit, cancelling
+from ledger import audit, cancelling, db
+from ledger.audit.invariant import Invariant
 from runtime.settings import settings
 from tests.books import Bank
 from tests.ledger.tampering import account_id, broken, by_hand, move, write_entry, write_transfer
@@ -40,6 +41,38 @@ def test_1_a_transfer_that_does_not_balance(bank: Bank, engine: Engine) -> None:
     by_hand(bank)
     write_entry(bank, account_id(bank, "@treasury", 2), bank.one("SELECT min(seq) FROM transfers"), 7)
     assert list(broken(engine)) == [1]
+
+
+def test_1_what_one_transfer_lacks_another_cannot_make_up_for(bank: Bank, engine: Engine) -> None:
+    bank.open_asset("diamonds")
+    by_hand(bank)
+    first, second = (seq for (seq,) in bank.rows("SELECT seq FROM transfers ORDER BY seq LIMIT 2"))
+    gold, diamonds = (
+        id_
+        for (id_,) in bank.rows("""
+            SELECT max(a.id) FROM accounts a JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
+            WHERE w.code = '@exchange' GROUP BY s.code ORDER BY s.code DESC
+        """)
+    )
+    for seq, account, amount in ((first, gold, -7), (first, diamonds, 7), (second, gold, 7)):
+        write_entry(bank, account, seq, amount)
+    (finding,) = (finding for finding in audit.audit(engine) if finding.number == 1)
+    assert sorted((breach["seq"], breach["asset"], int(breach["total"])) for breach in finding.breaches) == [
+        (first, "diamonds", 7), (first, "gold", -7), (second, "gold", 7)
+    ]  # fmt: skip
+
+
+def test_2_an_entry_in_another_asset(bank: Bank, engine: Engine) -> None:
+    by_hand(bank)
+    bank.do("UPDATE entries SET asset_id = 999999 WHERE account_id = %s AND version = 1", account_id(bank, "bob"))
+    found = broken(engine)
+    assert found[2] == ["entries in another asset"]
+    assert len(found[1]) == 2, "also of an asset that nobody knows"
+
+
+def test_2_a_balance_without_any_entry(bank: Bank, engine: Engine) -> None:
+    bank.do("UPDATE accounts SET posted = 5 WHERE id = (SELECT max(id) FROM accounts WHERE version = 0)")
+    assert broken(engine) == {2: ["posted is 5, the entries sum to 0"]}
 
 
 def test_2_a_balance_that_its_entries_do_not_make(bank: Bank, engine: Engine) -> None:
@@ -111,12 +144,36 @@ def test_3_a_player_who_was_below_zero_for_a_moment(bank: Bank, engine: Engine) 
          "its transfer names another tenant or partition"),
         ("INSERT INTO outcomes (seq, status, code, at) VALUES (999999, 'rejected', 'expired', now())",
          "no such command was accepted"),
+        ("INSERT INTO pending (partition, seq, size) VALUES (0, 999999, 2)", "no such command was accepted"),
+        ("UPDATE transfers SET tenant_id = tenant_id + 1 WHERE seq = (SELECT min(seq) FROM transfers)",
+         "its transfer names another tenant or partition"),
     ],
 )  # fmt: skip
 def test_4_a_command_without_exactly_one_fate(bank: Bank, engine: Engine, statement: str, what: str) -> None:
     by_hand(bank)
     bank.sql.execute(statement.encode())
     assert broken(engine) == {4: [what]}
+
+
+def test_4_a_transfer_without_entries_or_with_a_single_one(bank: Bank, engine: Engine) -> None:
+    by_hand(bank)
+    seq = write_transfer(bank, "alice", -1)
+    assert broken(engine) == {4: ["applied, its transfer without entries"]}
+    bank.do("UPDATE commands SET type = 'close' WHERE seq = %s", seq)
+    assert broken(engine) == {}, "a wallet that had nothing was closed"
+    write_entry(bank, account_id(bank, "alice"), seq, 0)
+    assert broken(engine) == {4: ["applied, its transfer with a single entry"]}
+    bank.do("UPDATE commands SET type = 'release' WHERE seq = %s", seq)
+    assert broken(engine) == {}
+
+
+def test_4_entries_of_a_command_that_was_refused(bank: Bank, engine: Engine) -> None:
+    by_hand(bank)
+    seq = write_transfer(bank, "alice", -1)
+    move(bank, "alice", seq, -1)
+    bank.do("DELETE FROM transfers WHERE seq = %s", seq)
+    bank.do("UPDATE outcomes SET status = 'rejected' WHERE seq = %s", seq)
+    assert broken(engine) == {4: ["not applied, with a transfer"]}
 
 
 def test_4_half_a_group_applied(bank: Bank, engine: Engine) -> None:
@@ -184,6 +241,28 @@ def test_6_a_key_used_twice(bank: Bank, engine: Engine) -> None:
         second,
     )
     assert list(broken(engine)) == [6]
+
+
+def test_6_two_clients_may_use_one_key(bank: Bank, engine: Engine) -> None:
+    for client in (bank.client, bank.new_client()):
+        bank.order("spend", "alice", 1, key="the same", client_id=client)
+    assert broken(engine) == {}
+
+
+def test_every_check_has_one_snapshot_no_time_limit_and_settings_of_its_own(bank: Bank) -> None:
+    settings = ("transaction_isolation", "transaction_read_only", "statement_timeout", "enable_indexscan")
+    shown = " || ', ' || ".join(f"current_setting('{name}')" for name in settings)
+    checks = [
+        Invariant(number, "a look at the settings", "SELECT 1", f"SELECT {shown} AS what", before=before)
+        for number, before in ((1, "SET LOCAL enable_indexscan = off"), (2, ""))
+    ]
+    engine = db.engine(bank.url, application="test-audit")
+    findings = audit.audit(engine, checks)
+    engine.dispose()
+    assert [finding.breaches[0]["what"] for finding in findings] == [
+        "repeatable read, on, 0, off",
+        "repeatable read, on, 0, on",
+    ]
 
 
 def test_breaches_without_end_are_cut_short(bank: Bank, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

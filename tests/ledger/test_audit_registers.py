@@ -14,6 +14,9 @@ from tests.ledger.tampering import engine as engine
 def bank(own_bank: Bank) -> Bank:
     """Holds in every state, lots taken, held and swept, reversals in part and whole, a debt, a capped asset."""
     bank = own_bank
+    bank.open_asset("diamonds")
+    bank.limit_asset("diamonds", max_supply=70)
+    bank.top_up("dora", 7, asset="diamonds")
     bank.limit_asset(max_supply=10_000)
     bank.top_up("alice", 1_000)
     bank.bonus("alice", 50, priority=10)
@@ -50,6 +53,16 @@ def test_3_a_debt_deeper_than_was_allowed(bank: Bank, engine: Engine) -> None:
     assert found[3] == ["posted -10, held 0, never to fall below -5"]
 
 
+def test_3_a_debt_that_was_not_allowed_or_was_but_by_its_end(bank: Bank, engine: Engine) -> None:
+    bank.top_up("carol", 4)
+    assert broken(engine) == {}, "a debt that shrinks"
+    by_hand(bank)
+    bank.do("UPDATE commands SET options = NULL WHERE type = 'reverse'")
+    assert broken(engine) == {3: ["version 3 left -10"]}
+    bank.do("UPDATE commands SET type = 'expire_credits' WHERE type = 'reverse'")
+    assert 3 not in broken(engine)
+
+
 @pytest.mark.parametrize(
     ("statement", "what"),
     [
@@ -78,8 +91,22 @@ def test_9_a_hold_that_is_gone(bank: Bank, engine: Engine) -> None:
 
 
 def test_9_a_hold_with_less_left_than_its_pieces(bank: Bank, engine: Engine) -> None:
-    bank.do("UPDATE holds SET remaining = remaining - 1, captured = captured + 1 WHERE amount = 15")
-    assert 9 in broken(engine)
+    bank.do("UPDATE holds SET lots = json_build_array(json_build_array(lots->0->0, 1, 14)) WHERE amount = 15")
+    assert broken(engine)[9] == ["15 left, its pieces have 14"]
+
+
+def test_9_a_hold_that_lost_something_ended_for_nothing_or_twice(bank: Bank, engine: Engine) -> None:
+    bank.do("UPDATE holds SET remaining = 9 WHERE amount = 10")
+    assert broken(engine)[9] == ["open: 0 captured and 9 left of 10"]
+    bank.do("UPDATE holds SET remaining = 0, status = 'captured', ended_at = now(), lots = NULL WHERE amount = 10")
+    assert broken(engine)[9] == ["captured, by its commands neither released nor expired"]
+    bank.do("UPDATE holds SET remaining = 10, status = 'open', ended_at = NULL WHERE amount = 10")
+    by_hand(bank)
+    bank.do("""
+        UPDATE commands SET type = 'release', ref_seq = (SELECT seq FROM holds WHERE status = 'released')
+        WHERE type = 'spend' AND amount = 60
+    """)
+    assert broken(engine)[9] == ["ended 2 times"]
 
 
 def test_10_a_lot_that_its_changes_do_not_make(bank: Bank, engine: Engine) -> None:
@@ -103,6 +130,11 @@ def test_10_more_in_lots_than_there_is(bank: Bank, engine: Engine) -> None:
     bank.do("UPDATE lots SET remaining = 41 WHERE account_id = %s", bob)
     bank.do("UPDATE lot_entries SET amount = 101 WHERE amount = 100")
     assert broken(engine) == {10: ["26 of the 25 available are in lots"]}
+
+
+def test_10_a_lot_that_is_gone(bank: Bank, engine: Engine) -> None:
+    bank.do("DELETE FROM lots WHERE account_id = %s", account_id(bank, "bob"))
+    assert "changed, and not in the register" in broken(engine)[10]
 
 
 def test_10_lots_miscounted(bank: Bank, engine: Engine) -> None:
@@ -137,7 +169,7 @@ def test_11_more_reversed_than_moved(bank: Bank, engine: Engine) -> None:
 
 
 def test_12_a_share_of_the_supply_that_came_from_nowhere(bank: Bank, engine: Engine) -> None:
-    bank.do("UPDATE supply_shares SET headroom = headroom + 1 WHERE partition = 0")
+    bank.do("UPDATE supply_shares SET headroom = headroom + 1 WHERE partition = 0 AND headroom > 100")
     (finding,) = broken(engine)[12]
     assert f"'asset': '{GOLD}', 'max_supply': 10000" in finding
     assert list(broken(engine)) == [12]

@@ -173,13 +173,13 @@ def _run(
     values: dict[str, object] = {"postgres": shared, "valkey": valkey, "template": servers.TEMPLATE}
     if removal.file.startswith("migrations/"):
         del values["template"]
-    servers.TEMPLATE = f"{servers.TEMPLATE}_{number}_{os.getpid()}"
     servers._numbers = count(os.getpid() * 1000)  # names of databases that no other child used
     invariant = re.match(r"(\d+):", removal.what)
     plugin = Reuse(values, invariant[1] if invariant else None)
     options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"timeout={TEST_LIMIT_S}"]
     code = 0
-    for path in tests:  # one by one: most are not even imported
+    for position, path in enumerate(tests):  # one by one: most are not even imported
+        servers.TEMPLATE = f"migrated_{os.getpid()}_{position}"
         code = int(pytest.main([*options, path], plugins=[plugin]))
         if code != 0:
             break

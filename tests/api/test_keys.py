@@ -187,6 +187,25 @@ def test_a_dead_key_is_not_rotated(bank: Bank, engine: Engine, new_key: NewKey) 
         keys.revoke_key(engine, 999_999)
 
 
+def test_rotating_and_revoking_a_key_touch_no_other(bank: Bank, engine: Engine, new_key: NewKey) -> None:
+    stranger = Bank(bank.url)
+    theirs = new_key(of=stranger)
+    before, ours, after = new_key(Scope.ASSETS_READ), new_key(Scope.WALLETS_READ), new_key(Scope.ADMIN)
+    new = keys.rotate_key(engine, key_id(bank, ours), overlap=timedelta(hours=1))
+    keys.revoke_key(engine, key_id(bank, ours))
+    tenant = bank.one("SELECT code FROM tenants WHERE id = %s", bank.tenant)
+    listed = keys.list_keys(engine, tenant=tenant)
+    assert [key.id for key in listed] == [key_id(bank, key) for key in (before, ours, after, new)]
+    assert [(key.works, key.expires_at) for key in (listed[0], listed[2], listed[3])] == [(True, None)] * 3
+    assert not listed[1].works
+    assert listed[3].scopes == ["wallets:read"]
+    keys.revoke_key(engine, key_id(bank, ours))
+    assert keys.list_keys(engine, tenant=tenant) == listed, "revoking twice is revoking once"
+    found = {key.id: key for key in keys.list_keys(engine)}[key_id(bank, theirs)]
+    assert (found.works, found.client) == (True, "a game")
+    stranger.close()
+
+
 def test_one_name_is_one_client(bank: Bank, new_key: NewKey) -> None:
     new_key()
     new_key()

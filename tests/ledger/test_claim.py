@@ -37,6 +37,16 @@ def test_a_claim_over_many_partitions_takes_no_more_than_it_was_told(bank: Bank)
     assert sorted(first + second) == seqs
 
 
+def test_groups_are_claimed_whole_and_the_last_one_alone_may_go_beyond_what_was_told(bank: Bank) -> None:
+    for _ in range(3):
+        bank.accept_group([bank.new("top_up", "alice", amount) for amount in (1, 2, 3)])
+    with bank.another_drain() as drain:
+        assert len(drain.claim(max_rows=3)) == 3
+        drain.rollback()
+        assert len(drain.claim(max_rows=4)) == 6
+        drain.rollback()
+
+
 def test_a_small_claim_serves_the_partition_that_has_waited_longest(bank: Bank) -> None:
     six, two, four = bank.wallet_in(6), bank.wallet_in(2), bank.wallet_in(4)
     seqs = [bank.order("top_up", wallet, 1) for wallet in (six, two, four, six, two)]

@@ -59,11 +59,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/properties/test_interleavings.py", "tests/properties/test_reference.py",
     ),
     "ledger/journal.py": (
+        "tests/ledger/test_records.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_audit_chain.py",
         "tests/ledger/test_journal.py", "tests/ledger/test_holds.py", "tests/ledger/test_limits.py",
-        "tests/ledger/test_records.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_concurrent_drains.py",
-        "tests/ledger/test_audit_chain.py", "tests/ledger/test_freezing.py", "tests/ledger/test_closing.py",
-        "tests/worker/test_poison.py", "tests/api/test_time.py", "tests/properties/test_interleavings.py",
-        "tests/properties/test_reference.py",
+        "tests/ledger/test_concurrent_drains.py", "tests/ledger/test_freezing.py", "tests/ledger/test_closing.py",
+        "tests/ledger/test_expiry.py", "tests/worker/test_poison.py", "tests/api/test_time.py",
+        "tests/properties/test_interleavings.py", "tests/properties/test_reference.py",
     ),
     "ledger/drain.py": (
         "tests/ledger/test_concurrent_drains.py", "tests/ledger/test_holds.py", "tests/ledger/test_previews.py",

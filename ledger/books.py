@@ -132,7 +132,11 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     if strangers:  # wallets without an account in the asset: they may exist all the same, and be frozen
         with connection.cursor(binary=True) as cursor:
             cursor.execute(_WALLETS, [list(column) for column in zip(*strangers, strict=True)])
-            books.wallets.update({(tenant, wallet): status for tenant, wallet, status in cursor})
+            found = {(tenant, wallet): status for tenant, wallet, status in cursor}
+        books.wallets.update(found)
+        # A wallet that was opened a moment ago has an account by now that was not there to be locked.
+        if locking and _find(connection, [key for key in keys if key[:2] in found]):
+            raise BooksMoved
     if legs or with_lots:
         references.load_lots(connection, books, by_id, with_lots, legs)
     holds = {

@@ -1,8 +1,11 @@
 """A drain's connection remembers the ids of accounts: which is faster, and may never be wrong or grow without end."""
 
+from typing import Any
+
 import pytest
 
 from ledger import books
+from ledger.errors import BooksMoved
 from tests.books import GOLD, Bank
 
 
@@ -28,6 +31,32 @@ def test_an_account_that_was_never_committed_is_forgotten_and_the_batch_drained_
 
     assert bank.spend("bob", 4).code == "applied"
     assert bank.available("bob") == 5
+
+
+def test_a_wallet_that_is_opened_meanwhile_is_not_seen_without_its_account(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the search for the account, which finds none, and that for the wallet, another drain commits both."""
+    receiver = bank.wallet_in(1)
+    spend = bank.order("spend", receiver, 1)
+    find = books._find
+
+    def find_and_then(connection: Any, keys: Any) -> Any:
+        found = find(connection, keys)
+        monkeypatch.undo()
+        with bank.another_drain() as opening:
+            bank.order("top_up", receiver, 10, partition=2)
+            opening.claim([2])
+            opening.apply_and_commit()
+        return found
+
+    with bank.another_drain() as drain:
+        assert drain.claim([1]) == [spend]
+        monkeypatch.setattr(books, "_find", find_and_then)
+        with pytest.raises(BooksMoved):
+            drain.apply()
+    bank.drain()
+    assert bank.codes([spend]) == ["applied"]
 
 
 def test_what_is_remembered_has_a_bound(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:

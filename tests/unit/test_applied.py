@@ -233,12 +233,12 @@ def test_a_reversed_spend_fills_its_lots_again_those_taken_last_first(
 
 
 def test_a_reversed_top_up_takes_its_own_lot_first() -> None:
-    made = replace(BOUGHT, seq=NAMED, remaining=20)
-    scene = Scene(lots={ALICE: [GIVEN, made]})
+    made = replace(GIVEN, seq=NAMED, remaining=20)
+    scene = Scene(lots={ALICE: [GIVEN, made, BOUGHT]})
     books = scene.books("reverse top_up")
     of = original(books, made=((NAMED, 1),))
     alice = at(books, "alice")
-    taken = ChangedLot(alice, made, -20), ChangedLot(alice, GIVEN, -10)
+    taken = ChangedLot(alice, made, -20), ChangedLot(alice, BOUGHT, -10)
     postings = (alice, -30, 0), (at(books, "@treasury"), 30, 0)
     moved = (("gold", 30),)
     assert decide(books, scene.command("reverse top_up")) == Applied(postings, (*taken, Reversed(NAMED, of, 30)), moved)
@@ -252,6 +252,17 @@ def test_a_reversal_that_may_owes_what_the_lots_do_not_have() -> None:
     postings = (alice, -30, 0), (at(books, "@treasury"), 30, 0)
     done = Reversed(NAMED, books.originals[NAMED], 30)
     assert decision == Applied(postings, (*taken, done), (("gold", 30),), below_zero=True)
+
+
+def test_a_reversed_transfer_takes_the_lots_that_it_made_and_fills_those_that_it_took() -> None:
+    made = replace(GIVEN, seq=NAMED, remaining=40)
+    scene = Scene(lots={BOB: [made]})
+    books = scene.books("reverse transfer")
+    of = original(books, taken=(Piece(LATER, 40),), made=((NAMED, 1),))
+    alice, bob = at(books, "alice"), at(books, "bob")
+    effects = ChangedLot(bob, made, -30), ChangedLot(alice, LATER, 30), Reversed(NAMED, of, 30)
+    postings = (bob, -30, 0), (alice, 30, 0)
+    assert decide(books, scene.command("reverse transfer")) == Applied(postings, effects, (("gold", 30),))
 
 
 def test_a_part_of_an_exchange_takes_back_the_same_part_of_the_other_asset() -> None:

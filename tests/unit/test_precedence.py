@@ -261,6 +261,7 @@ def test_limits_do_not_bind_corrections(kind: str) -> None:
         ("exchange", both(limit(DIAMONDS, max_balance=115), put(headroom=15))),
         ("top_up", put(headroom=30)),
         ("top_up", both(option("priority", 1), lots(ALICE, LOTS_MAX - 1))),
+        ("top_up", lots(ALICE, LOTS_MAX)),  # a plain one makes no lot
         ("capture", put(left=30)),
         ("reverse spend", put(left=30)),
         ("reverse top_up", balance("alice", 30)),

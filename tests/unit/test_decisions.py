@@ -1,11 +1,41 @@
-"""The copy of the books that a group's commands are tried on: all that they need, and nothing shared."""
+"""What an account says of its balance, and the copy of the books that a group's commands are tried on."""
 
 import copy
 
-from ledger.decisions import Books, Window
-from tests.unit.staging import NAMED, NOW, PARTITION, TENANT, Scene, key
+import pytest
+
+from ledger.decisions import Account, Books, Window
+from ledger.lots import Lot
+from tests.unit.staging import IN_TIME, NAMED, NOW, PARTITION, TENANT, Scene, key
 
 ALICE, BOB = key("alice", "gold"), key("bob", "gold")
+
+# 10 of 12 are free, 20 of 23 past their time, 1 is held and nothing free, 0 are left.
+LOTS = [
+    Lot(1, 1, NOW, "purchased", 50, IN_TIME, 12, held=2),
+    Lot(2, 1, NOW, "purchased", 50, NOW, 23, held=3),
+    Lot(3, 1, NOW, "purchased", 50, None, 1, held=1),
+    Lot(4, 1, NOW, "purchased", 50, None, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("posted", "lots", "available", "plain", "owed"),
+    [
+        (106, None, 100, 100, 0),
+        (106, LOTS, 80, 70, 0),
+        (36, LOTS, 10, 0, 0),
+        (35, LOTS, 9, -1, 1),
+        (0, LOTS, -26, -36, 36),
+        (-4, [], -10, -10, 10),
+    ],
+)
+def test_a_balance_is_its_lots_and_a_plain_rest(
+    posted: int, lots: list[Lot] | None, available: int, plain: int, owed: int
+) -> None:
+    account = Account(ALICE, 1, 7, posted, held=6, lots=lots)
+    assert (account.available(NOW), account.plain, account.owed) == (available, plain, owed)
+    assert account.open_lots == (3 if lots else 0)
 
 
 def full() -> Books:

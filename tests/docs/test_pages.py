@@ -8,6 +8,9 @@ import pytest
 import typer.main
 
 from bursar.cli import app
+from ledger.limits import WINDOW_MAX_S
+from ledger.lots import LOTS_MAX, PRIORITY_DEFAULT, PRIORITY_MAX
+from ledger.money import BALANCE_MAX
 from tests.docs.pages import ROOT, fences, pages
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -59,6 +62,17 @@ def test_commands_exist(page: Path) -> None:
                 pass
             case program, _:
                 assert program in OTHERS or (ROOT / words[0]).is_file(), command
+
+
+def test_the_numbers_of_the_rule_book_are_the_codes() -> None:
+    rules = (ROOT / "docs/commands.md").read_text()
+    for promised in (
+        f"`priority` (0 to {PRIORITY_MAX}; {PRIORITY_DEFAULT} unless said;",
+        f"at most {LOTS_MAX} lots",
+        f"`window_s` (at most {WINDOW_MAX_S // 86_400} days)",
+        f"a balance beyond {BALANCE_MAX // 10**18} \N{MULTIPLICATION SIGN} 10^18",
+    ):
+        assert promised in rules
 
 
 def test_every_decision_is_listed_and_has_its_parts() -> None:

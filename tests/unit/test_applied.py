@@ -340,6 +340,7 @@ def test_credits_that_expire_leave_but_for_what_is_held() -> None:
     alice = at(books, "alice")
     swept = ChangedLot(alice, lot, -26, swept=True)
     assert decision == Applied(((alice, -26, 0), (at(books, EXPIRED), 26, 0)), (swept,), (("gold", 26),))
+    assert not ChangedLot(alice, lot, -26).swept, "what is taken in any other way has not expired"
 
 
 def test_a_sweep_takes_every_asset_lots_as_lots() -> None:
@@ -359,7 +360,10 @@ def test_a_sweep_takes_every_asset_lots_as_lots() -> None:
 
 
 def test_an_empty_wallet_closes_without_a_posting() -> None:
-    assert Scene(balances={"alice": 0}, diamonds=0).decide("close to bob") == Applied(())
+    decision = Scene(balances={"alice": 0}, diamonds=0).decide("close to bob")
+    assert decision == Applied(())
+    assert isinstance(decision, Applied)
+    assert not decision.moves
 
 
 def test_a_close_without_a_sweep_asks_nothing_of_the_assets() -> None:

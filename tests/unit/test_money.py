@@ -1,5 +1,6 @@
 """Exchanges: integers only, exact to the last of the digits that may be sent."""
 
+import re
 from fractions import Fraction
 from math import ceil, floor
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.money import AMOUNT_MAX, Rounding, canonical_rate, exchanged
+from ledger.money import AMOUNT_MAX, RATE_PATTERN, Rounding, canonical_rate, exchanged
 
 digits = st.text("0123456789", min_size=1, max_size=18)
 rates = st.one_of(digits, st.builds("{}.{}".format, digits, digits))
@@ -61,3 +62,19 @@ def test_a_rate_without_needless_zeros_is_the_same_rate(rate: str) -> None:
 )
 def test_canonical_rates(rate: str, canonical: str) -> None:
     assert canonical_rate(rate) == canonical
+
+
+@pytest.mark.parametrize("rate", ["1", "0.5", "000.1", "9" * 18, "9" * 18 + "." + "9" * 18, "0." + "0" * 17 + "1"])
+def test_a_rate_has_up_to_eighteen_digits_on_either_side_of_its_point(rate: str) -> None:
+    assert re.search(RATE_PATTERN, rate)
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        "", "0", "0.0", "000", ".", ".5", "1.", "1..5", "1.5.", "-1", "+1", "1e5", "1,5", " 1", "1 ", "1\n", "1.5\n",
+        "\n1", "0\n1", "1" * 19, "1." + "1" * 19, "\u0661", "1_0", "1x5",
+    ],
+)  # fmt: skip
+def test_all_else_is_no_rate(rate: str) -> None:
+    assert not re.search(RATE_PATTERN, rate)

@@ -111,6 +111,16 @@ def test_options_are_stored_and_read_again_and_none_are_stored_as_nothing() -> N
     assert read_options(None) == Options()
 
 
+def test_what_is_not_stored_means_what_it_always_meant() -> None:
+    """A row keeps only what is not as usual: another usual would change what was accepted long ago."""
+    options = read_options("{}")
+    assert (options.credits_order, options.final, options.rounding) == ("soonest_to_expire", True, "down")
+    assert not options.allow_negative
+    assert options.assets == ()
+    absent = ("precondition", "credits_expire_at", "priority", "source", "hold_expires_at", "to_asset", "to_amount")
+    assert {getattr(options, name) for name in (*absent, "rate", "reason", "lot_n")} == {None}
+
+
 def test_commands_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Order(*ORDER).amount = 31  # type: ignore[misc]

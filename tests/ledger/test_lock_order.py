@@ -106,6 +106,23 @@ def test_a_drain_that_is_short_of_supply_takes_all_shares_in_order(bank: Bank) -
     assert free == [(4,), (5,), (6,), (7,)]
 
 
+def test_a_drain_that_is_short_of_supply_waits_for_what_another_one_issues(bank: Bank) -> None:
+    bank.limit_asset(max_supply=10 * PARTITIONS)
+    bank.order("top_up", bank.wallet_in(2), 10)
+    seq = bank.order("top_up", bank.wallet_in(5), 71)
+    with bank.another_drain() as first, bank.another_drain() as second:
+        first.claim([2])
+        first.apply()
+        second.claim([5])
+        with Started(second.apply) as applying:
+            wait_for_a_waiter(bank)
+            first.commit()
+            applying.result()
+        second.commit()
+    assert bank.outcome(seq).code == "supply_limit_exceeded"
+    bank.assert_settled()
+
+
 def test_drains_that_have_no_account_in_common_wait_for_nothing(bank: Bank) -> None:
     """They share the wallets of the system, which are only read, and each has its own shards of their accounts."""
     bank.limit_asset(max_supply=10 * PARTITIONS)

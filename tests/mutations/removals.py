@@ -87,7 +87,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_cancelling.py", "tests/api/test_cancelling.py",
     ),
     "ledger/closing.py": (
-        "tests/ledger/test_closing.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_register_races.py",
+        "tests/ledger/test_register_races.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_closing.py",
         "tests/api/test_wallet_life.py", "tests/api/test_tenancy.py",
     ),
     "ledger/changes.py": (
@@ -109,7 +109,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_previews.py", "tests/api/test_previews.py", "tests/properties/test_previews.py",
     ),
     "ledger/history.py": (
-        "tests/api/test_entries.py", "tests/api/test_time.py", "tests/api/test_tenancy.py",
+        "tests/api/test_time.py", "tests/api/test_tenancy.py", "tests/api/test_entries.py",
         "tests/ledger/test_history_plans.py", "tests/contracts/test_finding.py",
     ),
     "ledger/reads.py": (
@@ -126,16 +126,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ledger/holdings.py": (
         "tests/api/test_holdings.py", "tests/api/test_tenancy.py",
     ),
-    **dict.fromkeys(
-        (
-            "ledger/audit/__init__.py", "ledger/audit/chain.py", "ledger/audit/commands.py", "ledger/audit/journal.py",
-            "ledger/audit/registers.py",
-        ),
-        (
-            "tests/ledger/test_audit.py", "tests/ledger/test_audit_registers.py", "tests/ledger/test_audit_chain.py",
-            "tests/docs/test_operating.py",
-        ),
+    "ledger/audit/__init__.py": (
+        "tests/ledger/test_audit.py::test_every_check_has_one_snapshot_no_time_limit_and_settings_of_its_own",
+        "tests/ledger/test_audit.py::test_breaches_without_end_are_cut_short", "tests/ledger/test_audit.py",
     ),
+    "ledger/audit/chain.py": ("tests/ledger/test_audit_chain.py", "tests/ledger/test_audit.py"),
+    **dict.fromkeys(
+        ("ledger/audit/commands.py", "ledger/audit/journal.py"),
+        ("tests/ledger/test_audit.py", "tests/ledger/test_audit_registers.py", "tests/ledger/test_audit_chain.py"),
+    ),
+    "ledger/audit/registers.py": ("tests/ledger/test_audit_registers.py", "tests/ledger/test_audit.py"),
 }  # fmt: skip
 
 WIDE = ("tests/ledger", "tests/worker", "tests/api")

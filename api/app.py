@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from api import cancelling_docs, command_docs, docs, preview_docs, problems
 from api.auth import KeyRing
 from api.backlog import Backlog
 from api.edge import Edge
+from api.feed import Feed
 from api.intake import Intake
 from api.metrics import Metrics
 from api.openapi import document
@@ -24,6 +26,7 @@ from api.routes import (
     entries,
     health,
     holds,
+    outcomes,
     previews,
     receipts,
     supply,
@@ -77,6 +80,7 @@ def create_app() -> Api:
             *entries.router.routes,
             *wallet_life.router.routes,
             *holds.router.routes,
+            *outcomes.router.routes,
             *transfers.router.routes,
             *assets.router.routes,
             *supply.router.routes,
@@ -114,7 +118,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.signer = signer(config)
     state.keys = KeyRing(state.engine)
     state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
-    state.waiting = Waiting(database_url, redis_url)
+    retention = timedelta(days=config.feed_retention_days)
+    state.feed = Feed(database_url, partitions=state.partitions, retention=retention)
+    state.waiting = Waiting(database_url, redis_url, feed=state.feed)
     state.announcer = Announcer(redis_url)
     # Apart from each other: a cancel may have to wait for a drain, a preview never does.
     state.cancels = Sessions(database_url, application="bursar-cancels")
@@ -128,7 +134,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         grouped=state.metrics.group_size.observe,
     )
     state.metrics.watch_waiting(lambda: state.waiting.waiting)
-    parts = (state.keys, state.waiting, state.cancels, state.previews, state.closings, state.backlog, state.intake)
+    state.metrics.watch_feed(lambda: state.feed.waiting)
+    sessions = (state.cancels, state.previews, state.closings)
+    parts = (state.keys, state.feed, state.waiting, *sessions, state.backlog, state.intake)
     for part in parts:
         part.start()
     try:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -30,13 +30,17 @@ _object = msgspec.json.Decoder(dict[str, Any])
 _position_decoder = msgspec.msgpack.Decoder(dict[_Bigint, _Bigint])
 
 
-def _limit(value: object) -> object:
-    """Digits and nothing else. What is too large is the largest page; no number is too long to be too large."""
-    if isinstance(value, str):
-        if not (value.isascii() and value.isdigit()):
-            raise PydanticCustomError("invalid", "must be a whole number, 1 or more")
-        return min(int(value[:6]), LIMIT_MAX) if len(value) <= 6 else LIMIT_MAX
-    return value
+def whole_number(most: int, *, least: int = 1) -> Callable[[object], object]:
+    """For a parameter: digits and nothing else. What is too large is `most`; no number is too long to be too large."""
+
+    def parse(value: object) -> object:
+        if isinstance(value, str):
+            if not (value.isascii() and value.isdigit()):
+                raise PydanticCustomError("invalid", "must be a whole number, {least} or more", {"least": least})
+            return min(int(value[:6]), most) if len(value) <= 6 else most
+        return value
+
+    return parse
 
 
 class Page(BaseModel):
@@ -47,7 +51,7 @@ class Page(BaseModel):
     limit: Annotated[
         int,
         Field(ge=1, description=f"Rows of a page. More give {LIMIT_MAX}."),
-        BeforeValidator(_limit),
+        BeforeValidator(whole_number(LIMIT_MAX)),
     ] = LIMIT_DEFAULT
     cursor: Annotated[
         str, Field(max_length=CURSOR_MAX, description="`next_cursor` of the page before. Empty: the first page.")

@@ -35,6 +35,7 @@ class Metrics:
             "bursar_accept_seconds", "From a command's request to its commit.", buckets=_LATENCY_S, registry=registry
         )
         self._waiting = Gauge("bursar_waiting_commands", "Commands that requests wait for.", registry=registry)
+        self._feed = Gauge("bursar_feed_waiting_requests", "Requests that wait for outcomes.", registry=registry)
         self._pending = Gauge("bursar_pending_commands", "Commands without an outcome.", registry=registry)
         self._oldest_s = Gauge(
             "bursar_oldest_pending_seconds", "Age of the oldest command without an outcome.", registry=registry
@@ -45,6 +46,9 @@ class Metrics:
     def watch_waiting(self, waiting: Callable[[], int]) -> None:
         """Ask this for the number of waiting requests at each scrape."""
         self._waiting.set_function(waiting)
+
+    def watch_feed(self, waiting: Callable[[], int]) -> None:
+        self._feed.set_function(waiting)
 
     def render(self, backlog: Backlog | None) -> bytes:
         """The exposition. `backlog` None: the database did not say, and its figures are not numbers."""

@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "wallet_closed": Kind(409, "The wallet is closed"),
     "wallet_frozen": Kind(409, "The wallet is frozen"),
     "wallet_not_empty": Kind(409, "Something is left in the wallet"),
+    "cursor_expired": Kind(410, "What came after the cursor is kept no longer"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body must be application/json"),
     "headers_too_large": Kind(431, "The headers are too large"),

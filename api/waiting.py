@@ -13,9 +13,10 @@ import psycopg
 import redis.asyncio
 import structlog
 
+from api.feed import Feed
 from ledger import db, outcomes
 from ledger.outcomes import CommandState
-from runtime.announce import CHANNEL, unpack
+from runtime.announce import CHANNEL, CLIENTS_CHANNEL, unpack
 
 log = structlog.get_logger()
 
@@ -39,9 +40,11 @@ class _Waiter:
 class Waiting:
     """One per api process, in the event loop that serves the requests."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, *, feed: Feed) -> None:
+        """`feed`: who else listens to announcements."""
         self._database_url = database_url
         self._redis_url = redis_url
+        self._feed = feed
         self._waiters: dict[int, _Waiter] = {}
         self._stopping = False
         self._reads: dict[int, asyncio.Future[CommandState | None]] = {}  # seq → its present state
@@ -184,11 +187,13 @@ class Waiting:
             client = redis.asyncio.Redis.from_url(self._redis_url, socket_connect_timeout=1.0, health_check_interval=15)
             try:
                 async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(CHANNEL)
+                    await pubsub.subscribe(CHANNEL, CLIENTS_CHANNEL)
                     while True:
                         message = cast(dict[str, Any] | None, await pubsub.get_message(timeout=None))
-                        if message is not None:
+                        if message is not None and message["channel"] == CHANNEL.encode():
                             self.announced(unpack(message["data"]))
+                        elif message is not None:
+                            self._feed.announced(unpack(message["data"]))
             except (redis.RedisError, OSError, ValueError) as error:  # ValueError: no announcement of ours
                 log.warning("announcements.lost", error=type(error).__name__, hint="waiting requests look every second")
             finally:

@@ -13,31 +13,27 @@ import psycopg
 
 from ledger.commands import TOMBSTONE
 from ledger.errors import BrokenInvariant, Code
-from ledger.inbox import CANCELLED_UNSEEN
+from ledger.feed import CANCELS
+from ledger.inbox import CANCELLED_UNSEEN, PARTITION_LOCKS
 
-_CANCEL: LiteralString = """
+_TAKE: LiteralString = """
 WITH taken AS (
     DELETE FROM pending
     WHERE (partition, seq) = (SELECT partition, COALESCE(group_seq, seq) FROM commands WHERE seq = %b::bigint)
     RETURNING seq
-), cancelled AS (
-    SELECT seq FROM taken UNION SELECT c.seq FROM taken t JOIN commands c ON c.group_seq = t.seq
 )
-INSERT INTO outcomes (seq, status, code, detail, accounts, at)
-SELECT seq, 'cancelled', %b, %b, '[]', clock_timestamp() FROM cancelled
-RETURNING seq
+SELECT seq FROM taken UNION SELECT c.seq FROM taken t JOIN commands c ON c.group_seq = t.seq ORDER BY seq
 """
 _FIND: LiteralString = "SELECT seq FROM commands WHERE client_id = %b::int AND idempotency_key = %b::text"
 _BURY: LiteralString = """
-WITH buried AS (
-    INSERT INTO commands (tenant_id, client_id, partition, type, idempotency_key, request_hash)
-    VALUES (%b::int, %b::int, 0, %b, %b, %b)
-    ON CONFLICT (client_id, idempotency_key) DO NOTHING
-    RETURNING seq
-)
-INSERT INTO outcomes (seq, status, code, detail, accounts, at)
-SELECT seq, 'cancelled', %b, %b, '[]', clock_timestamp() FROM buried
+INSERT INTO commands (tenant_id, client_id, partition, type, idempotency_key, request_hash)
+VALUES (%b::int, %b::int, 0, %b, %b, %b)
+ON CONFLICT (client_id, idempotency_key) DO NOTHING
 RETURNING seq
+"""
+_OUTCOMES: LiteralString = """
+INSERT INTO outcomes (seq, status, code, detail, accounts, at, client_id, stream)
+SELECT seq, 'cancelled', %b, %b, '[]', clock_timestamp(), client_id, %b FROM commands WHERE seq = ANY(%b::bigint[])
 """
 
 
@@ -56,8 +52,10 @@ def cancel(connection: psycopg.Connection[Any], seq: int) -> Cancelled:
     Whose command it is, the caller has checked.
     """
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(_CANCEL, (seq, Code.CANCELLED, "cancelled before it was decided"))
-        return Cancelled(seq, sorted(cancelled for (cancelled,) in cursor))
+        seqs = [taken for (taken,) in cursor.execute(_TAKE, (seq,))]
+        if seqs:
+            _write(cursor, seqs, "cancelled before it was decided")
+        return Cancelled(seq, seqs)
 
 
 def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id: int, key: str) -> Cancelled:
@@ -69,13 +67,19 @@ def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id
     if seq is None:
         tombstone = (tenant_id, client_id, TOMBSTONE, key, CANCELLED_UNSEEN)
         with connection.cursor(binary=True) as cursor:
-            cursor.execute(_BURY, (*tombstone, Code.CANCELLED, "cancelled before it arrived"))
-            if buried := cursor.fetchone():
+            if buried := cursor.execute(_BURY, tombstone).fetchone():
+                _write(cursor, [buried[0]], "cancelled before it arrived")
                 return Cancelled(buried[0], [buried[0]])
         seq = _find(connection, client_id, key)  # it came meanwhile
         if seq is None:
             raise BrokenInvariant(f"key {key!r} of client {client_id} is taken and is not there")
     return cancel(connection, seq)
+
+
+def _write(cursor: psycopg.Cursor[Any], seqs: list[int], detail: str) -> None:
+    """Their outcomes. They have a stream of the feed to themselves: a cancel holds no partition."""
+    cursor.execute("SELECT pg_advisory_xact_lock(%b::int, %b::int)", (PARTITION_LOCKS, CANCELS))
+    cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs))
 
 
 def _find(connection: psycopg.Connection[Any], client_id: int, key: str) -> int | None:

@@ -84,6 +84,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     ref_seq: int = 0  # the hold to capture or release, the command to reverse, the command that made a lot
     group_seq: int | None = None
     request_hash: bytes = b""
+    client_id: int = 0  # who is told of the outcome: the sender; of the end of a hold, who placed it
     options: Options = NO_OPTIONS
 
 

@@ -249,7 +249,8 @@ class Nothing(Enum):
 
 _COMMAND_COLUMNS: LiteralString = (
     "c.type, c.options::text, c.seq, c.tenant_id, c.partition, c.wallet, c.asset, "
-    "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq, c.request_hash"
+    "COALESCE(c.amount, 0), c.expires_at, c.to_wallet, COALESCE(c.ref_seq, 0), c.group_seq, c.request_hash, "
+    "CASE WHEN c.type = 'expire_hold' THEN (SELECT client_id FROM commands WHERE seq = c.ref_seq) ELSE c.client_id END"
 )
 _CLAIM: LiteralString = """
 SELECT CASE WHEN n = 1 THEN clock_timestamp() END, seq, size, locked
@@ -356,7 +357,14 @@ def load(cursor: psycopg.Cursor[Any], queued: Sequence[tuple[int, int]]) -> list
 def unstored(command: NewCommand, seq: int, group_seq: int | None) -> Command:
     """A command that is in no inbox, as a drain would load it."""
     who = (seq, command.tenant_id, command.partition, command.wallet, command.asset, command.amount or 0)
-    more = (command.expires_at, command.to_wallet, command.ref_seq or 0, group_seq, command.request_hash)
+    more = (
+        command.expires_at,
+        command.to_wallet,
+        command.ref_seq or 0,
+        group_seq,
+        command.request_hash,
+        command.client_id,
+    )
     return _command((command.type, command.options, *who, *more))
 
 

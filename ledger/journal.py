@@ -66,10 +66,10 @@ FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[]
 AS n (id, posted, held, version, floor, lots) WHERE a.id = n.id
 """
 _OUTCOMES: LiteralString = """
-INSERT INTO outcomes (seq, status, code, detail, accounts, result, at, task_id)
-SELECT seq, status, code, detail, accounts::json, result::json, %b, %b
-FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[])
-AS o (seq, status, code, detail, accounts, result)
+INSERT INTO outcomes (seq, status, code, detail, accounts, result, at, task_id, client_id, stream)
+SELECT seq, status, code, detail, accounts::json, result::json, %b, %b, client_id, stream
+FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::smallint[])
+AS o (seq, status, code, detail, accounts, result, client_id, stream)
 """
 _HOLDS: LiteralString = """
 INSERT INTO holds (
@@ -121,9 +121,11 @@ class Journal:
         self._lots: dict[tuple[int, int], tuple[Lot, Account]] = {}
         self._lot_entries: list[tuple[int, int, int, int, int, int]] = []  # as the table's columns
         self._reversals: dict[int, int] = {}
+        self._places: list[tuple[int, int]] = []  # of the outcomes in the feed: client, stream
 
     def record(self, command: Command, decision: Decision) -> None:
         """Post a decision to the running balances, so that the next one sees it."""
+        self._places.append((command.client_id, command.partition))
         match decision:
             case Applied():
                 seq = command.seq
@@ -234,7 +236,7 @@ class Journal:
                 connection.execute(_TRANSFERS, (at, *_columns(links)))
                 ends = [(partition, head.position, head.hash) for partition, head in heads.items()]
                 connection.execute(_MOVE_HEADS, _columns(ends))
-            connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes)))
+            connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes), *_columns(self._places)))
             if self._holds:
                 holds = [hold_row(hold, self._books.accounts[hold.account], at) for hold in self._holds.values()]
                 connection.execute(_HOLDS, _columns(holds))
@@ -270,7 +272,8 @@ def quarantine(
     a group."""
     detail = "could not be decided; an operator has been told"
     outcomes = [(command.seq, "failed", Code.INTERNAL_ERROR, detail, None, None) for command in commands]
-    connection.execute(_OUTCOMES, (at, task_id, *_columns(outcomes)))
+    places = [(command.client_id, command.partition) for command in commands]
+    connection.execute(_OUTCOMES, (at, task_id, *_columns(outcomes), *_columns(places)))
 
 
 def _lower_floor(account: Account, below_zero: bool) -> None:

@@ -41,14 +41,14 @@ class CommandState(msgspec.Struct, frozen=True, gc=False):
     result: str | None
 
 
-_STATES: LiteralString = """
+STATES: LiteralString = """
 SELECT c.seq, c.tenant_id, c.client_id, c.type, c.wallet, c.to_wallet, c.asset, c.amount, c.reference, c.metadata::text,
        c.idempotency_key, c.accepted_at, c.expires_at, o.status, o.code, o.detail, o.accounts::text, o.at, o.task_id,
        c.partition, c.options::text, c.ref_seq, r.accepted_at, c.group_seq, o.result::text
 FROM commands c LEFT JOIN outcomes o USING (seq) LEFT JOIN commands r ON r.seq = c.ref_seq
 """
-_BY_SEQ: LiteralString = _STATES + " WHERE c.seq = ANY(%b::bigint[])"
-_BY_KEY: LiteralString = _STATES + " WHERE c.client_id = %b::int AND c.idempotency_key = %b::text"
+_BY_SEQ: LiteralString = STATES + " WHERE c.seq = ANY(%b::bigint[])"
+_BY_KEY: LiteralString = STATES + " WHERE c.client_id = %b::int AND c.idempotency_key = %b::text"
 
 
 async def states(connection: psycopg.AsyncConnection[Any], seqs: Sequence[int]) -> dict[int, CommandState]:

@@ -267,6 +267,11 @@ outcomes = Table(  # its primary key is the promise: one outcome per command
     Column("at", _timestamp, nullable=False),
     Column("task_id", Uuid),  # the Celery task that drained it; NULL: the look-out did, without a task
     Column("result", JSON),  # what else it came to: the hold, the lots it took, what it moved
+    # Its place in the feed (ledger.feed): whose, the partition it was drained in or -1, and where in there.
+    Column("client_id", Integer),
+    Column("stream", SmallInteger),
+    Column("position", BigInteger, server_default=text("nextval('outcome_positions'::regclass)")),
+    Index("ix_outcomes_feed", "client_id", "stream", "position", postgresql_where=text("position IS NOT NULL")),
     CheckConstraint("status IN ('applied', 'rejected', 'cancelled', 'failed')", name="status"),
 )
 

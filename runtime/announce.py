@@ -1,12 +1,12 @@
-"""Announcements: "these commands have their outcome", from a drain to whoever waits for one.
+"""Announcements: "these commands have their outcome", and whose they were, from a drain to whoever waits for one.
 
 A hint like the doorbell, over Redis publish/subscribe: nothing is stored, and a lost one costs a waiting request at
-most the second until it looks by itself (api.waiting).
+most the second until it looks by itself (api.waiting, api.feed).
 """
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import redis
 import structlog
@@ -17,6 +17,7 @@ from runtime.doorbell import QUIET_AFTER_FAILURE_S, redis_client
 log = structlog.get_logger()
 
 CHANNEL = f"{KEY_PREFIX}outcomes"
+CLIENTS_CHANNEL = f"{KEY_PREFIX}feeds"
 
 
 def pack(seqs: Sequence[int]) -> bytes:
@@ -34,12 +35,15 @@ class Announcer:
         self._redis = redis_client(redis_url)
         self._silent_until = 0.0
 
-    def announce(self, seqs: Sequence[int]) -> None:
-        """Tell whoever listens. Bounded in time, raises nothing."""
+    def announce(self, seqs: Sequence[int], clients: Iterable[int] = ()) -> None:
+        """Tell whoever listens; `clients`: in whose feeds these outcomes are. Bounded in time, raises nothing."""
         if not seqs or time.monotonic() < self._silent_until:
             return
         try:
-            self._redis.publish(CHANNEL, pack(seqs))
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.publish(CHANNEL, pack(seqs))
+            pipeline.publish(CLIENTS_CHANNEL, pack(list(clients)))
+            pipeline.execute()
         except redis.RedisError as error:
             self._silent_until = time.monotonic() + QUIET_AFTER_FAILURE_S
             log.warning("announcement.lost", error=type(error).__name__, hint="waiting requests look every second")

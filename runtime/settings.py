@@ -27,6 +27,13 @@ class Settings(BaseSettings):
         description="Pending commands past which the intake answers 429 backlogged: two minutes of one worker's work.",
     )
 
+    feed_retention_days: int = Field(
+        30,
+        ge=1,
+        le=36_500,
+        description="How far back a cursor of GET /v1/outcomes may lie. Nothing is deleted.",
+    )
+
     partitions: int | None = Field(
         None, description="Only read by the first migration (8 unless set); later the database knows.", ge=1, le=256
     )

@@ -16,7 +16,7 @@ import structlog
 from ledger import db, drain, expiry, inbox, journal
 from ledger.commands import Command
 from ledger.errors import BooksMoved
-from ledger.inbox import Nothing
+from ledger.inbox import Claim, Nothing
 from runtime.announce import Announcer
 from runtime.doorbell import Doorbell
 
@@ -60,6 +60,7 @@ class Drainer:
         self._announcer = announcer
         self.partitions = partitions
         self._connection: psycopg.Connection[Any] | None = None
+        self._clients: set[int] = set()  # in whose feeds outcomes are that were not announced yet
 
     def run(self, *, task_id: UUID | None) -> int:
         """Drain until nothing is left or RUN_MAX_S is over; the number of commands that got their outcome.
@@ -80,7 +81,8 @@ class Drainer:
                         return done
                 else:
                     done += len(seqs)
-                    self._announcer.announce(seqs)
+                    clients, self._clients = self._clients, set()
+                    self._announcer.announce(seqs, clients)
                     if len(seqs) >= BUSY_MIN:
                         self._doorbell.silence(self.partitions)
                         cleared, silenced = False, True
@@ -132,7 +134,7 @@ class Drainer:
                 claim = inbox.claim(connection, self.partitions, max_rows=DRAIN_MAX)
                 if isinstance(claim, Nothing):
                     return claim
-                return drain.apply(connection, claim, task_id=task_id) if claim.commands else []
+                return self._applied(claim, task_id) if claim.commands else []
         except BooksMoved:
             return []
         except _FAULTS:
@@ -143,6 +145,12 @@ class Drainer:
             log.exception("drain.broken", commands=len(claim.commands), hint="looking for the command that broke it")
             return self._isolate(inbox.units(claim.commands), task_id)
 
+    def _applied(self, claim: Claim, task_id: UUID | None) -> list[int]:
+        """In the transaction of the claim, on the drain's connection."""
+        seqs = drain.apply(self._connected(), claim, task_id=task_id)
+        self._clients.update(command.client_id for command in claim.commands)
+        return seqs
+
     def _isolate(self, units: Sequence[Sequence[Command]], task_id: UUID | None) -> list[int]:
         """Apply the batch in smaller and smaller pieces, in order, so that only the poison command is held back. A
         group is a piece that is not divided."""
@@ -150,7 +158,7 @@ class Drainer:
         try:
             with connection.transaction():
                 claim = inbox.reclaim(connection, [command for unit in units for command in unit])
-                return drain.apply(connection, claim, task_id=task_id) if claim else []
+                return self._applied(claim, task_id) if claim else []
         except BooksMoved:
             return self._isolate(units, task_id)
         except _FAULTS:
@@ -174,6 +182,7 @@ class Drainer:
             if claim is None:
                 return []
             journal.quarantine(connection, unit, claim.now, task_id=task_id)
+        self._clients.update(command.client_id for command in unit)
         seqs = [command.seq for command in unit]
         log.error("command.quarantined", seq=seqs[0], attempts=attempts, error=repr(error)[:500])
         return seqs

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.bodies import read
+from api.feed import Feed
 from api.problems import Problem
 from api.requests import IdempotencyKey
 from api.routes.commands import authenticate, bare_key, named_in_path
@@ -70,13 +71,16 @@ async def _cancelled(request: Request, cancel: Callable[[psycopg.Connection[Any]
     announcer: Announcer = request.app.state.announcer
     cancelled = await sessions.run(committed)
     waiting.announced(cancelled.seqs)
+    feed: Feed = request.app.state.feed
     state = await waiting.state(cancelled.seq)
     assert state is not None
+    if cancelled.seqs:
+        feed.announced([state.client_id])
     shown = represent(state)
     if state.status != "cancelled":
         detail = f"the command was {state.status} before; that is final"
         raise Problem("already_decided", detail, more={"command": shown})
-    announcing = BackgroundTask(announcer.announce, cancelled.seqs) if cancelled.seqs else None
+    announcing = BackgroundTask(announcer.announce, cancelled.seqs, [state.client_id]) if cancelled.seqs else None
     return Response(_encode(shown), media_type="application/json", background=announcing)
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 
+from api.feed import Feed
 from api.waiting import Waiting
 from ledger.outcomes import CommandState
 from tests.contracts.caller import Caller, order, unique
@@ -25,7 +26,7 @@ def test_a_waiter_is_never_forgotten_for_one_that_came_before_it() -> None:
     """Letting go of a waiter must not remove the next one that stands under the same seq."""
 
     async def story() -> None:
-        waiting = Waiting("", "")
+        waiting = Waiting("", "", feed=Feed("", partitions=1, retention=timedelta(days=1)))
         first = asyncio.create_task(waiting.outcomes([1], 5))
         await asyncio.sleep(0)
         waiting._deliver(1, APPLIED, None)  # the first one's outcome comes …

@@ -26,8 +26,8 @@ class AtEachAnnouncement(Announcer):
         super().__init__(redis_url)
         self._happen = happen
 
-    def announce(self, seqs: Sequence[int]) -> None:
-        super().announce(seqs)
+    def announce(self, seqs: Sequence[int], clients: Iterable[int] = ()) -> None:
+        super().announce(seqs, clients)
         self._happen()
 
 
@@ -202,9 +202,9 @@ def test_every_outcome_is_announced_after_its_commit(bank: Bank, workshop: Works
     listener.get_message(timeout=2)
 
     class Checked(Announcer):
-        def announce(self, seqs: Sequence[int]) -> None:
+        def announce(self, seqs: Sequence[int], clients: Iterable[int] = ()) -> None:
             assert all(bank.outcome(seq) for seq in seqs), "announced before it was there to be read"
-            super().announce(seqs)
+            super().announce(seqs, clients)
 
     seqs = [answer.seq for answer in bank.accept([bank.new("spend", f"w{n}", 1) for n in range(20)])]
     workshop.drainer(bank, announcer=Checked(hall.url)).run(task_id=None)

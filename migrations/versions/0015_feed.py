@@ -11,6 +11,21 @@ from alembic import op
 revision = "0015"
 down_revision = "0014"
 
+# Who may insert outcomes goes on doing so, before the grants are given anew.
+_GRANTS = """
+DO $$
+DECLARE role name;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT grantee FROM information_schema.role_table_grants
+        WHERE table_schema = current_schema() AND table_name = 'outcomes' AND privilege_type = 'INSERT'
+        AND grantee NOT IN ('PUBLIC', current_user)
+    LOOP
+        EXECUTE format('GRANT USAGE, SELECT ON SEQUENCE outcome_positions TO %I', role);
+    END LOOP;
+END $$
+"""
+
 
 def upgrade() -> None:
     op.execute("""
@@ -21,6 +36,7 @@ def upgrade() -> None:
         ALTER TABLE outcomes ALTER COLUMN position SET DEFAULT nextval('outcome_positions');
         ALTER SEQUENCE outcome_positions OWNED BY outcomes.position;
     """)
+    op.execute(_GRANTS)
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_outcomes_feed")
         op.execute("""

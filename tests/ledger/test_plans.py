@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import cancelling, db, drain, inbox, outcomes, previews
+from ledger import cancelling, db, drain, feed, inbox, outcomes, previews
 from ledger.inbox import Claim
-from tests.books import ALL, Bank
+from tests.books import ALL, PARTITIONS, Bank
 
 ROWS = 50_000  # a scan of this many is far dearer than a lookup, and takes a second to make
 
@@ -32,9 +32,10 @@ KEYS = {
     "uq_assets_tenant_id_code": {"tenant_id", "code"},
     "pk_assets": {"id"},
     "pk_chain_heads": {"partition"},
+    "ix_outcomes_feed": {"client_id", "stream", "position"},
 }
-# The oldest rows of a partition are read from one end of the index, up to a limit.
-FROM_ONE_END = {"pk_pending": {"partition"}}
+# The oldest rows of a partition, the newest of a stream: read from one end of the index, up to a limit.
+FROM_ONE_END = {"pk_pending": {"partition"}, "ix_outcomes_feed": {"client_id", "stream"}}
 
 Plan = dict[str, Any]
 
@@ -51,8 +52,9 @@ def fill(bank: Bank) -> None:
             (tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, asset, amount)
         SELECT %(tenant)s, %(client)s, n %% 8, 'top_up', 'past-' || n, '', 'w' || (n + 1) / 2, 'gold', 100
         FROM generate_series(1, 2 * %(rows)s) n;
-        INSERT INTO outcomes (seq, status, code, at)
-        SELECT seq, 'applied', 'applied', now() FROM commands WHERE idempotency_key LIKE 'past-%%' AND seq %% 2 = 0;
+        INSERT INTO outcomes (seq, status, code, at, client_id, stream)
+        SELECT seq, 'applied', 'applied', now(), client_id, partition FROM commands
+        WHERE idempotency_key LIKE 'past-%%' AND seq %% 2 = 0;
         INSERT INTO pending (partition, seq)
         SELECT partition, seq FROM commands WHERE idempotency_key LIKE 'past-%%' AND seq %% 2 = 1;
         """,
@@ -166,6 +168,25 @@ def test_a_cancel_and_a_projection_find_their_rows_by_their_keys(large_bank: Ban
     plans: list[Plan] = []
     cancel_and_project_as_the_api_does(large_bank, plans)
     assert_by_key(plans, at_least=9)
+
+
+def test_the_feed_finds_its_rows_by_their_keys(large_bank: Bank) -> None:
+    plans: list[Plan] = []
+    asyncio.run(follow_as_the_api_does(large_bank, plans))
+    assert_by_key(plans, at_least=4)
+
+
+async def follow_as_the_api_does(bank: Bank, plans: list[Plan]) -> None:
+    """From somewhere in the middle; who waits at the end, and at many ends."""
+    async with await db.connect_async(bank.url, application="test-feed") as connection:
+        explain(connection, plans)
+        await connection.execute(EXPLAIN, prepare=False)
+        end = await feed.end(connection, bank.client, PARTITIONS)
+        assert max(end) > ROWS // 2
+        middle = (0, *[position // 2 for position in end[1:]])
+        assert len(await feed.after(connection, bank.client, middle, limit=200)) == 200
+        assert await feed.after(connection, bank.client, end, limit=200) == []
+        assert await feed.news(connection, [(bank.client, end), (bank.client, middle), (0, end)] * 300) != set()
 
 
 def cancel_and_project_as_the_api_does(bank: Bank, plans: list[Plan]) -> None:

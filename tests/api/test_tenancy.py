@@ -3,18 +3,20 @@
 A route without a case here fails the suite.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
+from msgspec import msgpack
 from starlette.routing import Route
 
 from ledger import db
 from ledger.keys import Scope, create_key
 from tests.api.serving import Served, code
-from tests.books import GOLD, Bank
+from tests.books import GOLD, PARTITIONS, Bank
 
 Ids = dict[str, str]
 Case = tuple[dict[str, Any], Callable[[httpx2.Response, Ids], bool]]
@@ -68,6 +70,7 @@ def own_previews(answer: httpx2.Response, _: Ids) -> bool:
     return preview["outcome"]["code"] == "asset_not_found"
 
 
+FROM_THE_BEGINNING = urlsafe_b64encode(msgpack.encode([0] * (PARTITIONS + 1))).decode().rstrip("=")
 SPEND = {"type": "spend", "wallet": "alice", "asset": "sapphires", "amount": "1"}
 CASES: dict[str, Case] = {
     "GET /v1/wallets": ({}, empty),
@@ -87,6 +90,7 @@ CASES: dict[str, Case] = {
     "GET /v1/transfers/{id}": ({"id": "transfer"}, hidden),
     "GET /v1/assets": ({}, only_ours),
     "GET /v1/supply": ({}, only_ours),
+    "GET /v1/outcomes": ({"params": {"after": FROM_THE_BEGINNING}}, only_ours),
     "POST /v1/assets": ({"json": {"code": "sapphires", "name": "Mine"}}, own_asset),
     "PATCH /v1/assets/{code}": ({"code": "asset", "json": {"status": "frozen"}}, hidden),
     "GET /v1/assets/{code}/changes": ({"code": "asset"}, hidden),

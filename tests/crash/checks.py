@@ -52,8 +52,8 @@ def settle(service: Service, tenant: Tenant) -> None:
 
 
 def check(service: Service, load: Load, *, also: dict[str, str] | None = None) -> float:
-    """Each accepted key has one outcome, the one that was to come, and each retry gets the same; the balances are
-    exact; the audit is clean. `also`: keys that did not come over HTTP, with their codes.
+    """Each accepted key has one outcome, the one that was to come; the feed told it once, and each retry gets the same;
+    the balances are exact; the audit is clean. `also`: keys that did not come over HTTP, with their codes.
 
     The longest time in seconds from acceptance to the claim that decided a command.
     """
@@ -71,6 +71,10 @@ def check(service: Service, load: Load, *, also: dict[str, str] | None = None) -
     _assert_same("lots", dict(service.rows(_LOTS, load.tenant.id)), _lots(load))
     for promise, query in INVARIANTS.items():
         assert not (broken := service.rows(query, load.tenant.id)), f"broken: {promise}: {broken[:5]}"
+    told = load.follower.all_told(len(expected))
+    doubled = [key for key, times in Counter(key for key, _ in told).items() if times > 1]
+    assert not doubled, f"the feed told twice: {doubled[:5]}"
+    _assert_same("outcomes that the feed told", dict(told), expected)
     _retry_every_key(service, load)
     assert_audit_clean(service)
     return max(row[4] for row in stored.values()).total_seconds()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import TracebackType
 
+from tests.crash.follower import Follower
 from tests.crash.model import ASSET, SAVINGS, Command, Player
 from tests.crash.service import Service, Tenant, wait_for
 from tests.crash.wire import Answer, Persistent
@@ -109,6 +110,7 @@ class Load:
         """`ports`: of the apis, which the lanes take in turn. `wallets`: the names of each lane's own."""
         self.tenant = tenant = service.new_tenant(ASSET)
         self._stop = threading.Event()
+        self.follower = Follower(service.api.port, tenant.key)
         ports = ports or [service.api.port]
         self._lanes: list[Lane] = []
         for number in range(lanes):
@@ -118,6 +120,7 @@ class Load:
             self._lanes.append(Lane(port, tenant.key, player, seed=number, waits=number == lanes - 1, stop=self._stop))
 
     def __enter__(self) -> "Load":
+        self.follower.start()
         for lane in self._lanes:
             lane.start()
         return self

@@ -32,7 +32,7 @@ def test_poison_in_a_full_partition(service: Service) -> None:
         service.restart_dead_workers()
         load.until(accepted=200)
     check(service, load, also=poison)
-    statuses = "SELECT status FROM outcomes JOIN commands USING (seq) WHERE client_id = %s AND type = 'conjure'"
+    statuses = "SELECT status FROM outcomes JOIN commands c USING (seq) WHERE c.client_id = %s AND type = 'conjure'"
     assert service.rows(statuses, load.tenant.client_id) == [("failed",)] * 3
 
 

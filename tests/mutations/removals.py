@@ -84,7 +84,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/worker/test_lookout.py", "tests/properties/test_reference.py", "tests/contracts/test_credits.py",
     ),
     "ledger/cancelling.py": (
-        "tests/ledger/test_cancelling.py", "tests/api/test_cancelling.py",
+        "tests/ledger/test_cancelling.py", "tests/api/test_cancelling.py", "tests/ledger/test_feed.py",
+    ),
+    "ledger/feed.py": (
+        "tests/ledger/test_feed.py", "tests/api/test_outcomes.py",
     ),
     "ledger/closing.py": (
         "tests/ledger/test_register_races.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_closing.py",

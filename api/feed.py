@@ -21,12 +21,15 @@ from ledger.feed import Cursor, Told
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0  # what a lost announcement costs at most
-READ_MAX = 200  # outcomes of one read: some 5 ms
+READ_MAX = 200  # outcomes of one read that looks for some: a few milliseconds
 READS_AT_ONCE = 2  # connections; a read takes about a millisecond
 READ_MAX_S = db.STATEMENT_TIMEOUT_MS / 1_000 + 2  # a PostgreSQL that hangs cannot end a statement by itself
 WALK_MAX = 20  # reads of one look for outcomes that pass a rare filter; then the caller is told how far they went
 NEWS_MAX = 1_000  # places that one statement asks for
 WAITERS_MAX = 5_000  # of one process; each is an open connection of a client's
+
+
+Wanted = Callable[[Told], bool]
 
 
 class _Place:
@@ -96,9 +99,10 @@ class Feed:
             return await feed.end(connection, client_id, self._partitions)
 
     async def next(
-        self, client_id: int, cursor: Cursor, *, limit: int, wait_s: float, wanted: Callable[[Told], bool]
+        self, client_id: int, cursor: Cursor, *, limit: int, wait_s: float, wanted: Wanted | None = None
     ) -> tuple[list[Told], Cursor]:
         """Outcomes behind the cursor that are wanted, and how far was looked; none: nothing came in that time.
+        `wanted` None: all are.
 
         Raises Problem: 410 where the cursor is too old or of another database, 503 where too many wait;
         psycopg.OperationalError.
@@ -117,22 +121,23 @@ class Feed:
             cursor = passed
 
     async def _look(
-        self, client_id: int, cursor: Cursor, limit: int, wanted: Callable[[Told], bool]
+        self, client_id: int, cursor: Cursor, limit: int, wanted: Wanted | None
     ) -> tuple[list[Told], Cursor]:
+        size = READ_MAX if wanted else limit
         for _ in range(WALK_MAX):
             async with self._connection() as connection:
-                told = await feed.after(connection, client_id, cursor, limit=READ_MAX)
+                told = await feed.after(connection, client_id, cursor, limit=size)
                 if not told and any(cursor) and max(cursor) > await feed.newest(connection):
                     raise Problem("cursor_expired", "the cursor is ahead of this database: was a backup restored?")
             oldest = feed.oldest(told)
             if oldest is not None and oldest < datetime.now(UTC) - self._retention:
                 raise Problem("cursor_expired", f"what came after it is more than {self._retention.days} days old")
-            found = [each for each in told if wanted(each)][:limit]
+            found = [each for each in told if wanted is None or wanted(each)][:limit]
             if len(found) == limit:
                 return found, found[-1].cursor
             if told:
                 cursor = told[-1].cursor
-            if found or len(told) < READ_MAX:
+            if found or len(told) < size:
                 return found, cursor
         return [], cursor
 

@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import psycopg
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.auth import Principal, needs
-from api.feed import Feed
+from api.feed import Feed, Wanted
 from api.lists import CURSOR_MAX, LIMIT_DEFAULT, LIMIT_MAX, each_once, json_response, whole_number
 from api.openapi import problems
-from api.problems import Problem, invalid
+from api.problems import Problem, invalid, unavailable
 from api.shown import represent
 from ledger.commands import OWN_TYPES, TYPES
 from ledger.feed import Cursor, Told
@@ -77,7 +78,13 @@ class AskedOutcomes(BaseModel):
     wallet: Annotated[str | None, StringConstraints(max_length=WALLET_MAX), Field(description="Either one.")] = None
     asset: Annotated[str | None, StringConstraints(max_length=ASSET_MAX)] = None
 
-    def wants(self, told: Told) -> bool:
+    @property
+    def wanted(self) -> Wanted | None:
+        """None: all are."""
+        filters = (self.type, self.status, self.wallet, self.asset)
+        return None if filters == (None,) * len(filters) else self._wants
+
+    def _wants(self, told: Told) -> bool:
         command = told.state
         return (
             (self.type is None or command.type == self.type)
@@ -114,7 +121,7 @@ async def list_outcomes(
         cursor = await feed.end(principal.client_id)
     if streaming:
         return EventStream(_events(feed, principal.client_id, cursor, asked))
-    look = feed.next(principal.client_id, cursor, limit=asked.limit, wait_s=asked.wait, wanted=asked.wants)
+    look = feed.next(principal.client_id, cursor, limit=asked.limit, wait_s=asked.wait, wanted=asked.wanted)
     answer = await _unless_gone(request, look)
     if answer is None:
         return Response(status_code=499)  # nobody reads it
@@ -130,9 +137,10 @@ async def _events(feed: Feed, client_id: int, cursor: Cursor, asked: AskedOutcom
     while not feed.stopping and loop.time() < ends_at:
         try:
             told, passed = await feed.next(
-                client_id, cursor, limit=asked.limit, wait_s=KEEP_ALIVE_S, wanted=asked.wants
+                client_id, cursor, limit=asked.limit, wait_s=KEEP_ALIVE_S, wanted=asked.wanted
             )
-        except Problem as problem:
+        except (Problem, psycopg.OperationalError) as fault:
+            problem = fault if isinstance(fault, Problem) else unavailable()
             yield _event("problem", {"code": problem.code, "status": problem.status, "detail": problem.detail})
             return
         if told:

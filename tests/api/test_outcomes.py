@@ -249,6 +249,22 @@ def test_a_stream_filters(game: httpx2.Client, bank: Bank) -> None:
         assert next(stream)["event"] == "command.rejected"
 
 
+def test_a_stream_whose_connection_to_postgresql_is_lost_says_so_and_can_be_resumed(
+    game: httpx2.Client, bank: Bank
+) -> None:
+    cursor = start(game)
+    lost = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bursar-feed'"
+    with events(game, after=cursor) as stream:
+        assert bank.rows(lost)
+        bank.top_up("alice", 1)
+        told = next(stream)
+    if told["event"] == "problem":  # else the look that all share met the loss first, and connected again
+        assert json.loads(told["data"])["code"] == "database_unavailable"
+        with events(game, after=cursor) as stream:
+            told = next(stream)
+    assert told["event"] == "command.applied"
+
+
 def test_who_leaves_leaves_nothing_behind(game: httpx2.Client, api: Served) -> None:
     """Neither a long poll that is cut off nor a stream."""
     running: api_feed.Feed = api.app.state.feed

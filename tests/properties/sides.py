@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -204,17 +205,19 @@ class Sides:
         opened = set(self.model.purses)
 
         def without_new_accounts(group: list[Ask]) -> list[str] | None:
-            told = [self.bank.outcome(ask.seq) for ask in group]
-            fresh = {(ask.wallet, ask.asset) for ask in group} & self.model.purses.keys() - opened
+            wallets = {ask.wallet for ask in group}
+            fresh = [where for where in self.model.purses.keys() - opened if where[0] in wallets]
+            told = [self.bank.outcome(ask.seq) for ask in group] if fresh else []
             if not fresh or any(outcome.status == "applied" for outcome in told):
                 return None
-            trial = deepcopy(self.model)
-            for where in fresh:
-                del trial.purses[where]
-                if not any(wallet == where[0] for wallet, _ in trial.purses):
-                    trial.known.discard(where[0])
-            codes = trial.settle_group(group, self.now)
-            return codes if codes == [outcome.code for outcome in told] else None
+            for unseen in (some for size in range(1, len(fresh) + 1) for some in combinations(fresh, size)):
+                trial = deepcopy(self.model)
+                for where in unseen:
+                    del trial.purses[where]
+                trial.known = {wallet for wallet, _ in trial.purses}
+                if (codes := trial.settle_group(group, self.now)) == [outcome.code for outcome in told]:
+                    return codes
+            return None
 
         self._settle(seqs, without_new_accounts)
 

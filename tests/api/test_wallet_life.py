@@ -128,6 +128,9 @@ def test_assets_have_theirs(client: httpx2.Client, bank: Bank) -> None:
     client.patch(f"/v1/assets/{GOLD}", json={"status": "active", "limits": {"max_amount": "5"}, "reason": "mended"})
     bank.open_wallet("alice")
     client.put(f"/v1/wallets/alice/limits/{GOLD}", json={"max_amount": 3})
+    for other in ("gems", "silver"):
+        bank.open_asset(other)
+        bank.freeze_asset(other)
     found = changes(client, f"/v1/assets/{GOLD}")
     assert [(change["member"], change["before"], change["after"], change["reason"]) for change in found] == [
         ("limits", None, {"max_amount": "5"}, "mended"),

@@ -59,6 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/properties/test_interleavings.py", "tests/properties/test_reference.py",
     ),
     "ledger/journal.py": (
+        "tests/ledger/test_reversals.py",
         "tests/ledger/test_records.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_audit_chain.py",
         "tests/ledger/test_journal.py", "tests/ledger/test_holds.py", "tests/ledger/test_limits.py",
         "tests/ledger/test_concurrent_drains.py", "tests/ledger/test_freezing.py", "tests/ledger/test_closing.py",
@@ -97,6 +98,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/api/test_wallet_life.py", "tests/api/test_limits.py", "tests/api/test_tenancy.py",
     ),
     "ledger/registers.py": (
+        "tests/ledger/test_register_scope.py",
         "tests/ledger/test_register_races.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_freezing.py",
         "tests/ledger/test_limits.py", "tests/api/test_limits.py", "tests/api/test_freezing.py",
         "tests/api/test_wallet_life.py", "tests/api/test_assets.py", "tests/api/test_wallets.py",

@@ -34,6 +34,14 @@ def test_a_maximum_supply_counts_and_shares_out_its_own_asset(bank: Bank) -> Non
     assert bank.top_up("alice", 30).code == "applied"
 
 
+def test_a_bonus_counts_towards_the_supply(bank: Bank) -> None:
+    bank.limit_asset(GOLD, max_supply=100)
+    assert bank.bonus("alice", 60).code == "applied"
+    assert bank.bonus("alice", 41).code == "supply_limit_exceeded"
+    assert bank.top_up("alice", 41).code == "supply_limit_exceeded"
+    assert bank.bonus("alice", 40).code == "applied"
+
+
 def test_a_wallets_limits_are_of_one_account(bank: Bank) -> None:
     bank.open_asset("gems")
     for wallet in ("alice", "bob"):

@@ -1,4 +1,4 @@
-"""Reversals as the books keep them: what is reversed so far, in one batch and from one to the next."""
+"""What names an earlier command, as the books keep it: in one batch, and from one to the next."""
 
 import pytest
 
@@ -53,6 +53,16 @@ def test_credits_do_not_thaw_a_wallet_within_a_batch(bank: Bank) -> None:
     seqs = [bank.order("top_up", "alice", 10), bank.order("spend", "alice", 1)]
     bank.drain()
     assert bank.codes(seqs) == ["applied", "wallet_frozen"]
+
+
+def test_a_hold_is_captured_in_its_own_batch(bank: Bank) -> None:
+    bank.top_up("alice", 100)
+    hold = bank.order("hold", "alice", 40, hold_expires_at=bank.in_seconds(3600))
+    captures = bank.accept([bank.new_about("capture", hold, amount, final=False) for amount in (30, 30)])
+    bank.drain()
+    assert bank.codes([hold, *(each.seq for each in captures)]) == ["applied", "applied", "hold_exceeded"]
+    assert bank.hold_status(hold) == ("open", 10, 30)
+    bank.assert_settled()
 
 
 def floor(bank: Bank) -> int:

@@ -59,7 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/properties/test_interleavings.py", "tests/properties/test_reference.py",
     ),
     "ledger/journal.py": (
-        "tests/ledger/test_reversals.py",
+        "tests/ledger/test_reversals.py", "tests/ledger/test_feed.py",
         "tests/ledger/test_records.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_audit_chain.py",
         "tests/ledger/test_journal.py", "tests/ledger/test_holds.py", "tests/ledger/test_limits.py",
         "tests/ledger/test_concurrent_drains.py", "tests/ledger/test_freezing.py", "tests/ledger/test_closing.py",
@@ -76,6 +76,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/contracts/test_command_set.py", "tests/contracts/test_credits.py",
     ),
     "ledger/supply.py": (
+        "tests/ledger/test_register_scope.py",
         "tests/ledger/test_lock_order.py", "tests/ledger/test_limits.py", "tests/ledger/test_previews.py",
         "tests/ledger/test_audit_registers.py", "tests/api/test_limits.py", "tests/properties/test_reference.py",
         "tests/properties/test_interleavings.py",

@@ -130,10 +130,11 @@ async def list_outcomes(
 
 
 async def _events(feed: Feed, client_id: int, cursor: Cursor, asked: AskedOutcomes) -> AsyncGenerator[bytes]:
-    """One event an outcome; comments keep the connection alive. The first line tells browsers when to come back."""
+    """One event an outcome; comments keep the connection alive. What comes first is no event: it tells a client when to
+    come back, and from where, should the stream break before it has told anything."""
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_MAX_S
-    yield b"retry: 1000\n\n"
+    yield f"retry: 1000\nid: {_encoded(cursor)}\n\n".encode()
     while not feed.stopping and loop.time() < ends_at:
         try:
             told, passed = await feed.next(

@@ -56,23 +56,30 @@ def meanwhile(action: Callable[[], object]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def events(client: httpx2.Client, **more: Any) -> Generator[Iterator[dict[str, str]]]:
-    """An open stream; its events, one after the other."""
+def raw_stream(client: httpx2.Client, **more: Any) -> Generator[Iterator[str]]:
+    """The lines of an open stream."""
     headers = STREAM | more.pop("headers", {})
     raw = httpx2.Client(base_url=client.base_url, headers=client.headers, timeout=SOON_S)
     with raw, raw.stream("GET", "/v1/outcomes", params=more, headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = answer.iter_lines()
+        yield answer.iter_lines()
+
+
+@contextlib.contextmanager
+def events(client: httpx2.Client, **more: Any) -> Generator[Iterator[dict[str, str]]]:
+    """An open stream; its events, one after the other."""
+    with raw_stream(client, **more) as lines:
         assert next(lines) == "retry: 1000"  # by now the api knows where it begins
 
         def parsed() -> Iterator[dict[str, str]]:
             event: dict[str, str] = {}
             for line in lines:
-                if not line and "data" in event:
-                    yield event
+                if not line:
+                    if "data" in event:
+                        yield event
                     event = {}
-                elif line and not line.startswith(":"):
+                elif not line.startswith(":"):
                     name, _, value = line.partition(": ")
                     event[name] = value
 
@@ -240,6 +247,16 @@ def test_a_stream_resumes_behind_the_last_event(game: httpx2.Client, bank: Bank)
     with events(game, after=cursor, headers={"Last-Event-ID": seen[-1]["id"]}) as stream:
         seen += [next(stream) for _ in range(6)]
     assert [json.loads(event["data"])["amount"] for event in seen] == [str(n) for n in range(1, len(seqs) + 1)]
+
+
+def test_a_stream_that_broke_before_it_told_anything_resumes_where_it_began(game: httpx2.Client, bank: Bank) -> None:
+    with raw_stream(game) as lines:
+        assert next(lines) == "retry: 1000"
+        name, _, began = next(lines).partition(": ")
+        assert name == "id"
+    bank.top_up("alice", 1)
+    with events(game, headers={"Last-Event-ID": began}) as stream:
+        assert next(stream)["event"] == "command.applied"
 
 
 def test_a_stream_filters(game: httpx2.Client, bank: Bank) -> None:

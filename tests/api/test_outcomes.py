@@ -14,7 +14,10 @@ from sqlalchemy import Engine
 
 from api import feed as api_feed
 from api.routes import outcomes
+from bursar.local.valkey import Valkey
+from ledger import feed as ledger_feed
 from ledger.keys import Scope, create_key
+from runtime.announce import Announcer
 from tests.api.conftest import NewKey
 from tests.api.serving import Served, code
 from tests.books import GOLD, Bank
@@ -118,12 +121,36 @@ def test_a_wait_ends(game: httpx2.Client) -> None:
     assert time.monotonic() - before >= 0.9
 
 
+@pytest.fixture
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look once a second finds nothing: who is answered before the client gives up heard an announcement."""
+
+    async def no_news(*_: object) -> set[int]:
+        return set()
+
+    monkeypatch.setattr(ledger_feed, "news", no_news)
+
+
+@pytest.mark.usefixtures("nobody_looks")
+def test_an_announcement_wakes_who_waits(game: httpx2.Client, api: Served, bank: Bank, valkey: Valkey) -> None:
+    cursor = start(game)
+
+    def announced() -> None:
+        until(lambda: api.app.state.feed.waiting == 1)
+        seq = bank.top_up("alice", 100).seq
+        Announcer(valkey.url).announce([seq], [bank.client])
+
+    with meanwhile(announced):
+        assert [each["status"] for each in ask(game, cursor, wait=30)["data"]] == ["applied"]
+
+
+@pytest.mark.usefixtures("nobody_looks")
 def test_a_cancel_wakes_who_waits(game: httpx2.Client, bank: Bank) -> None:
     cursor = start(game)
     command = {"type": "spend", "wallet": "alice", "asset": GOLD, "amount": "1"}
     id_ = game.post("/v1/commands", json=command, headers={"Idempotency-Key": "k"}).json()["id"]
     with meanwhile(lambda: game.post(f"/v1/commands/{id_}/cancel")):
-        assert [each["id"] for each in ask(game, cursor, wait=10)["data"]] == [id_]
+        assert [each["id"] for each in ask(game, cursor, wait=30)["data"]] == [id_]
 
 
 @pytest.mark.parametrize(

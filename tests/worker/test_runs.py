@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 import worker.drain
 from ledger import drain, journal
-from runtime.announce import CHANNEL, Announcer, unpack
+from runtime.announce import CHANNEL, CLIENTS_CHANNEL, Announcer, unpack
 from runtime.doorbell import Doorbell
 from tests.books import ALL, Bank
 from tests.worker.conftest import Hall, Workshop, eventually
@@ -196,10 +196,11 @@ def test_a_hundred_equal_doorbells_do_no_harm(bank: Bank, workshop: Workshop) ->
 
 
 def test_every_outcome_is_announced_after_its_commit(bank: Bank, workshop: Workshop, hall: Hall) -> None:
-    heard: list[int] = []
+    heard: dict[bytes, list[int]] = {CHANNEL.encode(): [], CLIENTS_CHANNEL.encode(): []}
     listener = redis.Redis.from_url(hall.url).pubsub(ignore_subscribe_messages=True)
-    listener.subscribe(CHANNEL)
-    listener.get_message(timeout=2)
+    listener.subscribe(CHANNEL, CLIENTS_CHANNEL)
+    for _ in heard:
+        listener.get_message(timeout=2)
 
     class Checked(Announcer):
         def announce(self, seqs: Sequence[int], clients: Iterable[int] = ()) -> None:
@@ -212,8 +213,9 @@ def test_every_outcome_is_announced_after_its_commit(bank: Bank, workshop: Works
     def all_heard() -> bool:
         if message := listener.get_message(timeout=0.1):
             assert isinstance(message["data"], bytes)
-            heard.extend(unpack(message["data"]))
-        return sorted(heard) == seqs
+            assert isinstance(message["channel"], bytes)
+            heard[message["channel"]].extend(unpack(message["data"]))
+        return (sorted(heard[CHANNEL.encode()]), heard[CLIENTS_CHANNEL.encode()]) == (seqs, [bank.client])
 
     eventually(all_heard)
     listener.close()

@@ -23,8 +23,8 @@ class Firing:
     """How `fire` behaves.
 
     `buffer`: orders that may wait to be sent. `when_full`: `raise` BufferFull; `block` until there is a place; or
-    `drop_newest`, the one that was to be fired. `exit_s`: seconds that closing, or the end of the process, waits for the
-    buffer to empty.
+    `drop_newest`, the one that was to be fired. `exit_s`: seconds that closing, or the end of the process, waits for
+    the buffer to empty.
 
     `on_refused` hears of each order that the service did not take, and why (never of a refusal by the books: that is an
     outcome, in the feed). `on_dropped` hears of each that was given up: with BufferFull for want of a place; with

@@ -134,7 +134,7 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
 
 def problem_from(status: int, members: object, *, retry_after_s: float | None = None) -> Problem:
     """The class that fits best; members other than a JSON object's count as none."""
-    told = cast(Mapping[str, Any], members) if isinstance(members, dict) else {}
+    told = cast(dict[str, Any], members) if isinstance(members, dict) else {}
     made = _BY_CODE.get(str(told.get("code"))) or _BY_STATUS.get(status) or (ServerFault if status >= 500 else Problem)
     return made(status, told, retry_after_s=retry_after_s)
 

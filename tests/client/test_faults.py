@@ -1,0 +1,258 @@
+"""What the clients do when the network and the service do their worst. Every story is told of both clients."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bursar.client import (
+    AsyncClient,
+    BursarError,
+    Client,
+    Command,
+    Conflict,
+    CursorExpired,
+    Forbidden,
+    Invalid,
+    KeyReused,
+    NotFound,
+    Order,
+    Problem,
+    Retries,
+    ServerFault,
+    TooMany,
+    Unauthorized,
+    Unknown,
+    Unreachable,
+)
+from bursar.local.places import any_free_port
+from tests.client.hostile import Hostile, accepts, answers, cut, drop, hang, problem, shown, streams
+
+KEY = "bursar_test_hush"
+FAST = Retries(attempts=4, within_s=20, first_s=0.001, cap_s=0.002)
+Ask = Callable[[Any], Any]
+Speak = Callable[..., Any]
+
+
+def sync(url: str, ask: Ask, *, retries: Retries = FAST, timeout_s: float = 5) -> Any:
+    with Client(url, KEY, retries=retries, timeout_s=timeout_s) as client:
+        return ask(client)
+
+
+def aio(url: str, ask: Ask, *, retries: Retries = FAST, timeout_s: float = 5) -> Any:
+    async def asked() -> Any:
+        async with AsyncClient(url, KEY, retries=retries, timeout_s=timeout_s) as client:
+            return await ask(client)
+
+    return asyncio.run(asked())
+
+
+both = pytest.mark.parametrize("speak", [sync, aio])
+
+
+def spend(client: Any) -> Any:
+    return client.spend("alice", "gold", 30)
+
+
+@both
+@pytest.mark.parametrize(
+    "fault",
+    [
+        drop,
+        cut,
+        answers(202, b"<html>not JSON</html>"),
+        answers(202, {"id": "1"}),
+        problem(500, "internal_error", retryable=True),
+        problem(503, "database_unavailable", retryable=True, Retry_After="0"),
+        answers(502, b"<html>", content_type="text/html"),
+        answers(408, b""),
+        problem(429, "backlogged", retryable=True, Retry_After="0"),
+        problem(409, "command_pending", retryable=True),
+    ],
+    ids=["drop", "cut", "no-json", "no-command", "500", "503", "502", "408", "429", "409-in-flight"],
+)
+def test_a_fault_is_met_with_the_same_key_again(hostile: Hostile, speak: Speak, fault: Any) -> None:
+    hostile.will(fault, fault, accepts)
+    command = speak(hostile.url, spend)
+    assert (command.status, command.amount) == ("pending", 30)
+    assert len(hostile.heard) == 3
+    assert set(hostile.keys) == {command.idempotency_key}
+    assert len({heard.body for heard in hostile.heard}) == 1
+
+
+@both
+def test_a_service_that_hangs_is_asked_again(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(hang, accepts)
+    command = speak(hostile.url, spend, timeout_s=0.2)
+    assert hostile.keys == [command.idempotency_key] * 2
+
+
+@both
+def test_what_ends_unknown_says_under_which_key(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(drop)
+    with pytest.raises(Unknown) as caught:
+        speak(hostile.url, spend)
+    assert hostile.keys == [caught.value.idempotency_key] * FAST.attempts
+    assert isinstance(caught.value.__cause__, Unreachable)
+
+
+@both
+def test_a_key_that_is_revoked_after_an_answer_was_lost_leaves_it_unknown(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(drop, problem(401, "unauthorized"))
+    with pytest.raises(Unknown) as caught:
+        speak(hostile.url, spend)
+    assert isinstance(caught.value.__cause__, Unauthorized)
+
+
+@both
+def test_what_never_left_is_not_unknown(speak: Speak) -> None:
+    with pytest.raises(Unreachable):
+        speak(f"http://127.0.0.1:{any_free_port()}", spend)
+
+
+@both
+def test_a_batch_that_ends_unknown_names_all_its_keys(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(drop)
+    orders = [Order.spend("alice", "gold", 1), Order.spend("bob", "gold", 2)]
+    with pytest.raises(Unknown) as caught:
+        speak(hostile.url, lambda client: client.submit_many(orders))
+    assert caught.value.idempotency_keys == tuple(order.idempotency_key for order in orders)
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "unauthorized", Unauthorized),
+        (403, "insufficient_scope", Forbidden),
+        (404, "command_not_found", NotFound),
+        (409, "wallet_closed", Conflict),
+        (410, "cursor_expired", CursorExpired),
+        (413, "body_too_large", Problem),
+        (422, "validation_failed", Invalid),
+        (422, "idempotency_key_reused", KeyReused),
+    ],
+)
+def test_a_problem_is_an_exception_of_its_own_and_not_repeated(
+    hostile: Hostile, speak: Speak, status: int, code: str, kind: type[Problem]
+) -> None:
+    hostile.will(problem(status, code))
+    with pytest.raises(Problem) as caught:
+        speak(hostile.url, spend)
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.code, caught.value.request_id) == (status, code, "r-1")
+    assert len(hostile.heard) == 1
+
+
+@both
+def test_a_redirect_is_not_followed(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(answers(302, b"", Location="http://169.254.169.254/"))
+    with pytest.raises(Problem) as caught:
+        speak(hostile.url, spend)
+    assert caught.value.code == "http_302"
+
+
+@both
+def test_a_retry_after_beyond_the_time_there_is_ends_the_attempts(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(problem(429, "backlogged", retryable=True, Retry_After="50"))
+    with pytest.raises(TooMany) as caught:
+        speak(hostile.url, spend)
+    assert caught.value.retry_after_s == 50
+    assert len(hostile.heard) == 1
+
+
+@both
+def test_a_503_with_a_retry_after_is_waited_for(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(problem(503, "overloaded", retryable=True, Retry_After="1"), accepts)
+    impatient = Retries(attempts=4, within_s=0.9, first_s=0.001)  # would come again at once, were it not asked to wait
+    with pytest.raises(Unknown) as caught:
+        speak(hostile.url, spend, retries=impatient)
+    assert isinstance(caught.value.__cause__, ServerFault)
+
+
+@both
+def test_the_api_key_stands_nowhere(hostile: Hostile, speak: Speak, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    hostile.will(drop, problem(401, "unauthorized"))
+    told: list[str] = []
+    with pytest.raises(BursarError) as caught:
+        speak(hostile.url, lambda client: told.append(repr(client) + str(client)) or spend(client))
+    told += [repr(caught.value), str(caught.value.__cause__), caplog.text]
+    assert told[0].startswith(("Client(", "AsyncClient("))
+    assert "hush" not in "".join(told)
+    assert hostile.heard[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nend", "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel"])
+def test_a_key_that_can_be_none_is_refused_and_not_told(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key") as caught:
+        Client("http://127.0.0.1", key)
+    assert not key or key not in str(caught.value)
+
+
+# --- the feed --------------------------------------------------------------------------------------------------
+
+
+def event(number: int) -> str:
+    command = shown({"type": "spend", "wallet": "alice", "asset": "gold", "amount": "1"}, f"k-{number}", "applied")
+    return f"id: c{number}\nevent: command.applied\ndata: {_line(command)}\n\n"
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def first(number: int) -> Ask:
+    """The first outcomes of the feed from the cursor c0."""
+
+    def ask(client: Any) -> Any:
+        feed = client.outcomes("c0")
+        if isinstance(client, Client):
+            with feed:
+                return [next(feed) for _ in range(number)]
+
+        async def asked() -> list[Command]:
+            async with feed:
+                return [await anext(feed) for _ in range(number)]
+
+        return asked()
+
+    return ask
+
+
+@both
+def test_the_feed_resumes_behind_the_last_outcome_whatever_breaks(hostile: Hostile, speak: Speak) -> None:
+    broken = event(3)[:60]
+    hostile.will(
+        streams("retry: 1000\nid: c0\n\n", event(1), event(2), broken),
+        drop,
+        problem(503, "overloaded", retryable=True, Retry_After="0"),
+        streams(event(3), ": nothing new\n\n", "id: c5\n\n"),
+        streams('event: problem\ndata: {"code": "database_unavailable", "status": 503, "detail": "away"}\n\n'),
+        streams(event(6)),
+    )
+    told = speak(hostile.url, first(4))
+    assert [command.cursor for command in told] == ["c1", "c2", "c3", "c6"]
+    asked = [heard.path.partition("after=")[2] for heard in hostile.heard]
+    assert asked == ["c0", "c2", "c2", "c2", "c5", "c5"]
+
+
+@both
+def test_a_line_of_the_feed_ends_with_a_line_feed_alone(hostile: Hostile, speak: Speak) -> None:
+    odd = "a\N{LINE SEPARATOR}b\N{NEXT LINE}c"
+    command = shown({"type": "spend", "wallet": odd, "asset": "gold", "amount": "1"}, "k-1", "applied")
+    hostile.will(streams(f"id: c1\r\nevent: command.applied\r\ndata: {_line(command)}\r\n\r\n"))
+    [told] = speak(hostile.url, first(1))
+    assert told.wallet == odd
+
+
+@both
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_a_cursor_that_is_too_old_is_told(hostile: Hostile, speak: Speak, in_stream: bool) -> None:
+    told = 'event: problem\ndata: {"code": "cursor_expired", "status": 410, "detail": "too old"}\n\n'
+    hostile.will(streams(told) if in_stream else problem(410, "cursor_expired"))
+    with pytest.raises(CursorExpired):
+        speak(hostile.url, first(1))
+    assert len(hostile.heard) == 1

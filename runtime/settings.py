@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime import base64url
+from runtime.egress import AllowedHosts
 
 
 class Settings(BaseSettings):
@@ -45,6 +46,11 @@ class Settings(BaseSettings):
         None, description="Public keys that signed receipts before, in base64, with commas between."
     )
 
+    webhook_allowed_hosts: str | None = Field(
+        None,
+        description="Receivers of webhooks that need not be public: names, addresses, networks, with commas between.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -60,6 +66,12 @@ class Settings(BaseSettings):
     def _receipt_former_keys(cls, value: str | None) -> str | None:
         for key in (value or "").replace(",", " ").split():
             _require_key(key)
+        return value
+
+    @field_validator("webhook_allowed_hosts")
+    @classmethod
+    def _webhook_allowed_hosts(cls, value: str | None) -> str | None:
+        AllowedHosts.parse(value or "")
         return value
 
 

@@ -1,0 +1,320 @@
+"""The sender of webhooks against receivers on real sockets: good ones, slow ones, broken ones and hostile ones.
+
+To a test, 127.0.0.2 stands for the public internet, because the operator allows it; 127.0.0.1 does not.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from runtime.egress import AllowedHosts
+from tests.receivers import Receiver, flood, hang, raw, reply, reset, trickle
+from worker import sending
+from worker.sending import Answer, Failure, Sender
+
+PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
+ALLOWED = AllowedHosts.parse(f"{PUBLIC}, trusted.internal")
+HEADERS = {"Content-Type": "application/json", "webhook-id": "evt_1"}
+BODY = b'{"type": "command.applied"}'
+SOON_S = 0.3  # the deadline of those that must run into it
+NEVER_S = 20.0  # of those that must not
+
+
+def send(
+    *urls: str,
+    allowed: AllowedHosts = ALLOWED,
+    deadline_s: float = NEVER_S,
+    ssl_context: ssl.SSLContext | None = None,
+    headers: Mapping[str, str] = HEADERS,
+) -> list[Answer]:
+    """One after the other, from one sender."""
+
+    async def run() -> list[Answer]:
+        sender = Sender(allowed, deadline_s=deadline_s, connections_max=10, ssl_context=ssl_context)
+        try:
+            return [await sender.post(url, headers, BODY) for url in urls]
+        finally:
+            await sender.close()
+
+    return asyncio.run(run())
+
+
+def names(monkeypatch: pytest.MonkeyPatch, addresses: Callable[[str], list[str]]) -> list[str]:
+    """Look names up here from now on; the list fills with those that were asked for."""
+    asked: list[str] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        asked.append(host)
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses(host)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+@pytest.fixture
+def receiver():
+    with Receiver(PUBLIC) as made:
+        yield made
+
+
+# What is sent, and good answers
+
+
+def test_a_webhook_arrives_as_it_was_given(receiver: Receiver) -> None:
+    receiver.answers(reply(200, b"thanks"))
+    [answer] = send(f"{receiver.url}hooks/%7Ealice?a=%2F&b")
+    assert (answer.status, answer.failure, answer.detail, answer.body) == (200, None, "", "thanks")
+    assert 0 < answer.took_s < NEVER_S
+    [request] = receiver.requests
+    assert (request.method, request.target, request.body) == ("POST", "/hooks/%7Ealice?a=%2F&b", BODY)
+    assert request.headers == {
+        "host": f"{PUBLIC}:{receiver.port}",
+        "user-agent": "Bursar",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "content-length": str(len(BODY)),
+        "webhook-id": "evt_1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok", "ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok"),
+        (b"HTTP/1.0 200 OK\r\n\r\nto the end", "to the end"),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbroken off", "broken off"),
+    ],
+    ids=["204", "202", "chunked", "no length", "1xx first", "broken off"],
+)
+def test_a_2xx_is_a_success_whatever_its_shape(receiver: Receiver, said: bytes, body: str) -> None:
+    receiver.answers(raw(said))
+    [answer] = send(receiver.url)
+    assert (answer.failure, answer.detail, answer.body) == (None, "", body)
+
+
+def test_a_connection_is_used_again(receiver: Receiver) -> None:
+    receiver.answers(reply(200, b"x" * 5_000), reply(500), reply(204))
+    assert [answer.status for answer in send(*[receiver.url] * 4)] == [200, 500, 204, 204]
+    assert receiver.connections == 1
+
+
+def test_a_kept_connection_that_the_receiver_has_closed_meanwhile_is_no_failure(receiver: Receiver) -> None:
+    """The second request finds a connection that ends as it is sent, which says nothing of the receiver."""
+    receiver.answers(reply(200), reset(), reply(200))
+    assert [answer.failure for answer in send(receiver.url, receiver.url)] == [None, None]
+    assert [request.connection for request in receiver.requests] == [0, 0, 1]
+
+
+def test_cookies_are_not_kept(receiver: Receiver) -> None:
+    receiver.answers(reply(200, headers={"Set-Cookie": "who=alice"}))
+    send(receiver.url, receiver.url)
+    assert all("cookie" not in request.headers for request in receiver.wait_for(2))
+
+
+def test_proxies_and_netrc_of_the_environment_are_ignored(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine {PUBLIC} login alice password hush\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with Receiver(PUBLIC) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        [answer] = send(receiver.url)
+        assert (answer.failure, proxy.connections) == (None, 0)
+    assert "authorization" not in receiver.requests[0].headers
+
+
+# Answers that are failures
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 429, 500, 503])
+def test_another_status_is_a_failure_and_told(receiver: Receiver, status: int) -> None:
+    receiver.answers(reply(status, b"no, because"))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure, answer.body) == (status, Failure.STATUS, "no, because")
+    assert answer.detail == f"Answered {status}."
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+def test_a_redirect_is_never_followed(status: int) -> None:
+    with Receiver(PUBLIC) as receiver, Receiver(PUBLIC) as elsewhere:
+        receiver.answers(reply(status, headers={"Location": f"{elsewhere.url}latest/meta-data/"}))
+        [answer] = send(receiver.url)
+        assert (answer.status, answer.failure) == (status, Failure.REDIRECT)
+        assert (receiver.connections, elsewhere.connections) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        ("999999999999", 999_999_999_999, 999_999_999_999),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3_000, 3_600),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0, 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 10**9, 10**12),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(receiver: Receiver, said: str, least: float, most: float) -> None:
+    receiver.answers(reply(429, headers={"Retry-After": said}))
+    [answer] = send(receiver.url)
+    assert answer.retry_after_s is not None
+    assert least <= answer.retry_after_s <= most
+
+
+@pytest.mark.parametrize(
+    "said", ["", "-1", "1.5", "1e9", "soon", "9" * 5_000, "\u00b2", "Fri, 31 Feb 2026 23:59:59 GMT"]
+)
+def test_retry_after_that_says_nothing_is_none(receiver: Receiver, said: str) -> None:
+    receiver.answers(reply(503, headers={"Retry-After": said}))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.retry_after_s) == (503, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"ok\r\n\r\n",
+        b"<html>HTTP/0.9</html>\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"\x00\xff\xfe" * 100,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: shell\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 " + b"2" * 20_000,
+        b"HTTP/1.1 200 " + b"x" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 2_000 + b"\r\n",
+    ],
+    ids=[
+        "junk",
+        "HTTP 0.9",
+        "ssh",
+        "bytes",
+        "two lengths",
+        "101",
+        "999",
+        "000",
+        "status",
+        "reason",
+        "header",
+        "headers",
+    ],
+)
+def test_what_is_no_http_is_an_invalid_response(receiver: Receiver, said: bytes) -> None:
+    receiver.answers(raw(said))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure) == (None, Failure.INVALID_RESPONSE), answer
+    assert answer.detail.isprintable()
+    assert len(answer.detail) < 300
+
+
+def test_headers_without_end_are_cut_off(receiver: Receiver) -> None:
+    receiver.answers(flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: y\r\n" * 1_000))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure) == (None, Failure.INVALID_RESPONSE)
+
+
+@pytest.mark.parametrize(
+    "answering", [reset(), raw(b""), raw(b"HTTP/1.1 200 OK\r\nContent-")], ids=["reset", "closed", "in the headers"]
+)
+def test_a_connection_that_ends_before_the_answer(receiver: Receiver, answering: Any) -> None:
+    receiver.answers(answering)
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure) == (None, Failure.RESET)
+    assert len(receiver.requests) == 1  # a new connection that ends is the receiver's, and nothing is sent again
+
+
+def test_nobody_listens() -> None:
+    with Receiver(PUBLIC) as receiver:
+        url = receiver.url
+    [answer] = send(url)
+    assert (answer.failure, answer.detail) == (Failure.CONNECT, "No connection: Connection refused.")
+
+
+# The deadline
+
+
+@pytest.mark.parametrize(
+    "answering",
+    [
+        hang(),
+        hang(b"HTTP/1.1 200 OK\r\n"),
+        trickle(b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        trickle(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    ],
+    ids=["nothing", "within headers", "trickled headers", "1xx for ever"],
+)
+def test_a_receiver_that_does_not_come_to_an_answer(receiver: Receiver, answering: Any) -> None:
+    receiver.answers(answering)
+    [answer] = send(receiver.url, deadline_s=SOON_S)
+    assert (answer.status, answer.failure) == (None, Failure.TIMEOUT)
+    assert answer.detail == "Not done within 0.3 s: waiting for the answer."
+    assert SOON_S <= answer.took_s < SOON_S + 5
+
+
+def test_a_receiver_that_takes_no_handshake() -> None:
+    with socket.create_server((PUBLIC, 0)) as silent:
+        [answer] = send(f"https://{PUBLIC}:{silent.getsockname()[1]}/", deadline_s=SOON_S)
+    assert (answer.failure, answer.detail) == (Failure.TIMEOUT, "Not done within 0.3 s: connecting.")
+
+
+@pytest.mark.parametrize("body_s", [NEVER_S, 0.1])
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_status_has_decided_before_a_trickled_body(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, status: int, body_s: float
+) -> None:
+    """It ends with the time for bodies, or with the deadline, whichever comes first."""
+    monkeypatch.setattr(sending, "BODY_S", body_s)
+    receiver.answers(trickle(f"HTTP/1.1 {status} Said\r\nContent-Length: 1000\r\n\r\nslow".encode()))
+    [answer] = send(receiver.url, deadline_s=SOON_S if body_s == NEVER_S else NEVER_S)
+    assert (answer.status, answer.failure) == (status, None if status == 200 else Failure.STATUS)
+    assert answer.body.startswith("slow")
+    assert answer.took_s < 5
+
+
+def test_a_name_server_that_does_not_answer_delays_nobody_else(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lookup waits in a thread; the loop, and other names, go on."""
+    asyncio_is_done = __import__("threading").Event()
+
+    def addresses(host: str) -> list[str]:
+        if host == "slow.example.com":
+            asyncio_is_done.wait(30)
+        return [PUBLIC]
+
+    names(monkeypatch, addresses)
+
+    async def run() -> tuple[Answer, Answer]:
+        sender = Sender(ALLOWED, deadline_s=SOON_S, connections_max=10)
+        slow = asyncio.create_task(sender.post("https://slow.example.com/", HEADERS, BODY))
+        other = await sender.post(f"http://trusted.internal:{receiver.port}/", HEADERS, BODY)
+        assert not slow.done()
+        return await slow, other
+
+    try:
+        slow, other = asyncio.run(run())
+    finally:
+        asyncio_is_done.set()
+    assert other.failure is None
+    assert (slow.failure, slow.detail) == (Failure.TIMEOUT, "Not done within 0.3 s: looking up the host's name.")

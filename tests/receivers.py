@@ -134,13 +134,17 @@ def reset() -> Answering:
 class Receiver:
     """Listens on a free port of `host` while its context lasts, and records what it is sent."""
 
-    def __init__(self, host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSLContext | None = None, greeting: bytes = b""
+    ) -> None:
+        """`greeting`: what it says first, before it is asked anything."""
         self.host = host
         self.port = port
         self.requests: list[Request] = []
         self.connections = 0
         """Accepted since the start, whether or not a request came."""
         self._tls = tls
+        self._greeting = greeting
         self._answers: list[Answering] = [reply(200)]
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -199,6 +203,7 @@ class Receiver:
         number = self.connections
         self.connections += 1
         try:
+            writer.write(self._greeting)
             while not writer.is_closing():
                 request = await _read(reader, number)
                 with self._changed:

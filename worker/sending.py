@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from runtime.egress import AllowedHosts, url_fault
@@ -35,6 +36,7 @@ DEADLINE_S = 15.0  # of one attempt, over everything: those who publish theirs g
 BODY_S = 2.0  # of the deadline, for the answer's body: it is for people only, the status has decided
 BODY_MAX_BYTES = 1_024  # of the answer's body that are kept: an error's message, no page
 READ_MAX_BYTES = 16_384  # of it that are read; a longer one costs its connection
+RAW_MAX_BYTES = 2**20  # of all that comes: interim answers, headers, framing; asyncio hands on up to 2**18 at once
 HEADER_MAX_BYTES = 8_190  # of the status line, and of each header
 HEADERS_MAX = 128
 IDLE_S = 4.0  # that a connection waits for the next attempt: most servers close theirs after 5 s or more
@@ -174,7 +176,7 @@ class Sender:
         key = (trusted, kept)
         if key not in self._sessions:
             keeping: dict[str, Any] = {"keepalive_timeout": IDLE_S} if kept else {"force_close": True}
-            connector = aiohttp.TCPConnector(
+            connector = _Connector(
                 limit=0,  # ours is over all sessions
                 resolver=_Resolver(self._lookups, None if trusted else self._allowed),
                 ttl_dns_cache=NAMES_KEPT_S,
@@ -210,6 +212,34 @@ class Sender:
         made = socket.socket(family, kind, protocol)
         self._sockets.add(made)
         return made
+
+
+class TooLong(aiohttp.ClientError):
+    """RAW_MAX_BYTES came, and no end."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Its connections stop reading at RAW_MAX_BYTES. aiohttp bounds no interim answers and no framing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = functools.partial(_Capped, loop=self._loop)
+
+
+class _Capped(ResponseHandler):
+    _left = RAW_MAX_BYTES
+
+    def set_response_params(self, **settings: Any) -> None:
+        self._left = RAW_MAX_BYTES  # a request begins
+        super().set_response_params(**settings)
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.set_exception(TooLong(f"more than {RAW_MAX_BYTES} bytes"))
+            self.transport.abort()
 
 
 class _Lookups:
@@ -364,6 +394,8 @@ def _explained(error: aiohttp.ClientError | OSError) -> tuple[Failure, str]:
             return Failure.OVERLOADED, f"This process is short of something: {why}."
         case aiohttp.ClientConnectorError():
             return Failure.CONNECT, f"No connection: {why or 'none of its addresses could be reached'}."
+        case TooLong():
+            return Failure.INVALID_RESPONSE, f"The answer has {error}."
         case aiohttp.ClientResponseError():
             said = _text(error.message.strip().partition("\n")[0].encode(errors="replace"))[:100]
             return Failure.INVALID_RESPONSE, f"The answer is no HTTP that we read: {said}"

@@ -4,9 +4,13 @@ To a test, 127.0.0.2 stands for the public internet, because the operator allows
 """
 
 import asyncio
+import contextlib
+import gzip
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -14,9 +18,9 @@ from typing import Any
 import pytest
 
 from runtime.egress import AllowedHosts
-from tests.receivers import Receiver, flood, hang, raw, reply, reset, trickle
+from tests.receivers import Authority, Receiver, flood, hang, raw, reply, reset, trickle
 from worker import sending
-from worker.sending import Answer, Failure, Sender
+from worker.sending import BODY_MAX_BYTES, READ_MAX_BYTES, Answer, Failure, Sender
 
 PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
 ALLOWED = AllowedHosts.parse(f"{PUBLIC}, trusted.internal")
@@ -63,7 +67,7 @@ def names(monkeypatch: pytest.MonkeyPatch, addresses: Callable[[str], list[str]]
 
 
 @pytest.fixture
-def receiver():
+def receiver() -> Iterator[Receiver]:
     with Receiver(PUBLIC) as made:
         yield made
 
@@ -97,7 +101,7 @@ def test_a_webhook_arrives_as_it_was_given(receiver: Receiver) -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok"),
         (b"HTTP/1.0 200 OK\r\n\r\nto the end", "to the end"),
         (
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             "",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbroken off", "broken off"),
@@ -228,6 +232,13 @@ def test_what_is_no_http_is_an_invalid_response(receiver: Receiver, said: bytes)
     assert len(answer.detail) < 300
 
 
+def test_interim_answers_without_end_are_cut_off(receiver: Receiver) -> None:
+    receiver.answers(flood(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1_000))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure) == (None, Failure.INVALID_RESPONSE)
+    assert answer.detail == "The answer has more than 1048576 bytes."
+
+
 def test_headers_without_end_are_cut_off(receiver: Receiver) -> None:
     receiver.answers(flood(b"HTTP/1.1 200 OK\r\n", b"X-Header: y\r\n" * 1_000))
     [answer] = send(receiver.url)
@@ -296,11 +307,11 @@ def test_a_name_server_that_does_not_answer_delays_nobody_else(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lookup waits in a thread; the loop, and other names, go on."""
-    asyncio_is_done = __import__("threading").Event()
+    done = threading.Event()
 
     def addresses(host: str) -> list[str]:
         if host == "slow.example.com":
-            asyncio_is_done.wait(30)
+            done.wait(30)
         return [PUBLIC]
 
     names(monkeypatch, addresses)
@@ -315,6 +326,269 @@ def test_a_name_server_that_does_not_answer_delays_nobody_else(
     try:
         slow, other = asyncio.run(run())
     finally:
-        asyncio_is_done.set()
+        done.set()
     assert other.failure is None
     assert (slow.failure, slow.detail) == (Failure.TIMEOUT, "Not done within 0.3 s: looking up the host's name.")
+
+
+# Where it does not go
+
+
+@pytest.fixture
+def inside() -> Iterator[Receiver]:
+    """A service that no webhook may reach."""
+    with Receiver(PRIVATE) as made:
+        yield made
+        assert made.connections == 0
+
+
+@pytest.mark.parametrize("host", [PRIVATE, "localhost", "2130706433", "127.1", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"])
+def test_an_address_that_is_not_public_is_refused_in_the_url(inside: Receiver, host: str) -> None:
+    [answer] = send(f"https://{host}:{inside.port}/")
+    assert (answer.status, answer.failure) == (None, Failure.REFUSED_URL)
+
+
+@pytest.mark.parametrize("host", [PRIVATE, "localhost", "[::ffff:127.0.0.1]"])
+def test_an_address_that_is_not_public_is_refused_at_the_socket(
+    inside: Receiver, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp looks addresses up with no resolver. So the guard holds even where the URL was never looked at."""
+    monkeypatch.setattr(sending, "url_fault", lambda *_: None)
+    [answer] = send(f"http://{host}:{inside.port}/")
+    assert (answer.status, answer.failure) == (None, Failure.REFUSED_ADDRESS)
+
+
+def test_a_name_that_leads_inside(inside: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, lambda _: [PRIVATE])
+    [answer] = send(f"https://evil.example.com:{inside.port}/")
+    assert (answer.status, answer.failure) == (None, Failure.REFUSED_ADDRESS)
+    assert PRIVATE not in answer.detail  # where our names lead is none of their business
+
+
+@pytest.mark.parametrize(
+    "inner", [PRIVATE, "169.254.169.254", "10.0.0.1", "64:ff9b::a00:1", "::ffff:10.0.0.1", "fe80::1%2"]
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_name_with_one_address_inside_is_refused_whole(
+    inside: Receiver, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, inner: str, last: bool
+) -> None:
+    names(monkeypatch, lambda _: [PUBLIC, inner] if last else [inner, PUBLIC])
+    [answer] = send(f"https://evil.example.com:{receiver.port}/")
+    assert (answer.status, answer.failure) == (None, Failure.REFUSED_ADDRESS)
+    assert receiver.connections == 0
+
+
+def rebinding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A name that is public when it is looked at, and leads inside whenever it is looked at again."""
+    answers = iter([PUBLIC])
+    return names(monkeypatch, lambda _: [next(answers, PRIVATE)])
+
+
+def test_a_name_that_leads_inside_the_second_time(
+    receiver: Receiver, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "NAMES_KEPT_S", 0)
+    asked = rebinding(monkeypatch)
+    tls = authority.serving("evil.example.com")
+    with Receiver(PUBLIC, tls=tls) as outside, Receiver(PRIVATE, port=outside.port, tls=tls) as inside:
+        outside.answers(reply(200, headers={"Connection": "close"}))
+        url = f"https://evil.example.com:{outside.port}/"
+        first, second = send(url, url, ssl_context=authority.trusting())
+        assert (first.failure, second.failure) == (None, Failure.REFUSED_ADDRESS)
+        assert (len(asked), outside.connections, inside.connections) == (2, 1, 0)
+
+
+def test_one_attempt_looks_a_name_up_once(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was checked is what it connects to: between the two nobody asks again."""
+    monkeypatch.setattr(sending, "NAMES_KEPT_S", 0)
+    asked = rebinding(monkeypatch)
+    with Receiver(PUBLIC, tls=authority.serving("evil.example.com")) as outside:
+        [answer] = send(f"https://evil.example.com:{outside.port}/", ssl_context=authority.trusting())
+        assert (answer.failure, asked) == (None, ["evil.example.com"])
+
+
+def test_a_name_on_the_list_may_lead_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, lambda _: [PRIVATE])
+    with Receiver(PRIVATE) as inside:
+        [listed, other] = send(f"http://trusted.internal:{inside.port}/", f"https://other.example.com:{inside.port}/")
+        assert (listed.failure, other.failure) == (None, Failure.REFUSED_ADDRESS)
+        assert inside.connections == 1
+
+
+def test_a_network_on_the_list_serves_any_name(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
+    names(monkeypatch, lambda _: ["127.9.0.1"])
+    with Receiver("127.9.0.1", tls=authority.serving("shop.example.com")) as inside:
+        url = f"https://shop.example.com:{inside.port}/"
+        allowed = AllowedHosts.parse("127.9.0.0/16")
+        [answer] = send(url, allowed=allowed, ssl_context=authority.trusting())
+        assert answer.failure is None
+
+
+def test_plain_http_goes_to_listed_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = names(monkeypatch, lambda _: [PUBLIC])
+    [answer] = send("http://shop.example.com/")
+    assert (answer.failure, answer.detail) == (Failure.REFUSED_URL, "The URL does not start with https://.")
+    assert asked == []
+
+
+def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    names(monkeypatch, nothing)
+    [answer] = send("https://gone.example.com/")
+    assert (answer.failure, answer.detail) == (Failure.DNS, "The host's name was not found: Name or service not known.")
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def test_a_certificate_of_a_trusted_authority_is_good(authority: Authority) -> None:
+    with Receiver(PUBLIC, tls=authority.serving(PUBLIC)) as receiver:
+        [answer] = send(receiver.url, ssl_context=authority.trusting())
+        assert answer.failure is None
+        assert receiver.requests[0].body == BODY
+
+
+def test_a_certificate_for_another_host_is_not(authority: Authority) -> None:
+    with Receiver(PUBLIC, tls=authority.serving("other.example.com")) as receiver:
+        [answer] = send(receiver.url, ssl_context=authority.trusting())
+        assert answer.failure == Failure.TLS
+        assert answer.detail.startswith("Its certificate is not good: IP address mismatch")
+        assert receiver.requests == []
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not(authority: Authority) -> None:
+    """With the system's own authorities, as in operation."""
+    with Receiver(PUBLIC, tls=authority.serving(PUBLIC)) as receiver:
+        [answer] = send(receiver.url)
+        assert answer.failure == Failure.TLS
+        assert answer.detail.startswith("Its certificate is not good:")
+        assert receiver.requests == []
+
+
+def test_a_receiver_that_speaks_no_tls() -> None:
+    with Receiver(PUBLIC, greeting=b"SSH-2.0-OpenSSH_9.9\r\n") as receiver:
+        [answer] = send(f"https://{PUBLIC}:{receiver.port}/")
+        assert (answer.failure, answer.detail) == (Failure.TLS, "The TLS handshake failed: wrong version number.")
+
+
+# What is read and kept
+
+
+def test_of_an_endless_body_little_is_read(receiver: Receiver) -> None:
+    receiver.answers(flood(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536), reply(200))
+    tracemalloc.start()
+    try:
+        [answer, after] = send(receiver.url, receiver.url)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (answer.status, answer.failure, answer.body) == (200, None, "x" * BODY_MAX_BYTES)
+    assert after.failure is None
+    assert receiver.connections == 2  # the first one was closed, not read to its end
+    assert peak < 16 * 2**20
+
+
+def test_framing_without_end_is_cut_off(receiver: Receiver) -> None:
+    """A chunk that never comes to its size: no byte of a body, and no end."""
+    receiver.answers(flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0" * 65_536))
+    [answer] = send(receiver.url)
+    assert (answer.status, answer.failure, answer.body) == (200, None, "")
+
+
+def test_a_gzip_bomb_is_not_unpacked(receiver: Receiver) -> None:
+    bomb = gzip.compress(bytes(64 * 2**20))  # 64 MiB in 64 KiB
+    receiver.answers(reply(200, bomb, {"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    try:
+        [answer] = send(receiver.url)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (answer.failure, answer.body) == (None, "[gzip, not decoded]")
+    assert peak < 16 * 2**20
+
+
+def test_the_body_is_a_text_that_postgresql_takes(receiver: Receiver) -> None:
+    receiver.answers(reply(500, b"a\x00b\x1b[31m\r\nc\td\x7f\xff\xc2\x85\xed\xa0\x80" + "\u202egpj".encode()))
+    [answer] = send(receiver.url)
+    assert answer.body == "a\ufffdb\ufffd[31m\nc\td\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffdgpj"
+
+
+@pytest.mark.parametrize("body", [b"\x00" * 3_000, "\N{EURO SIGN}".encode() * 1_000, b"x" * 20_000])
+def test_the_body_is_cut_to_its_limit(receiver: Receiver, body: bytes) -> None:
+    receiver.answers(reply(500, body))
+    [answer] = send(receiver.url)
+    assert BODY_MAX_BYTES - 3 < len(answer.body.encode()) <= BODY_MAX_BYTES
+
+
+@pytest.mark.parametrize(("length", "connections"), [(READ_MAX_BYTES, 1), (2**22, 2)])
+def test_a_body_that_is_too_long_costs_the_connection(receiver: Receiver, length: int, connections: int) -> None:
+    receiver.answers(reply(200, b"x" * length))
+    send(receiver.url, receiver.url)
+    assert receiver.connections == connections
+
+
+# The sender itself
+
+
+def test_no_more_than_so_many_at_a_time_and_the_wait_is_within_the_deadline(receiver: Receiver) -> None:
+    receiver.answers(hang())
+
+    async def run() -> list[Answer]:
+        sender = Sender(ALLOWED, deadline_s=SOON_S, connections_max=2)
+        answers = await asyncio.gather(*(sender.post(receiver.url, HEADERS, BODY) for _ in range(5)))
+        await sender.close()
+        return answers
+
+    failures = sorted(answer.failure for answer in asyncio.run(run()) if answer.failure)
+    assert failures.count(Failure.TIMEOUT) >= 2
+    assert receiver.connections <= 2 + failures.count(Failure.TIMEOUT) - 2
+    assert Failure.OVERLOADED in failures
+
+
+def test_connections_that_are_kept_are_bounded() -> None:
+    """With one connection at a time, two sockets are kept, whatever the number of receivers."""
+    with contextlib.ExitStack() as stack:
+        receivers = [stack.enter_context(Receiver(PUBLIC)) for _ in range(5)]
+
+        async def run() -> None:
+            sender = Sender(ALLOWED, deadline_s=NEVER_S, connections_max=1)
+            for receiver in receivers:
+                assert (await sender.post(receiver.url, HEADERS, BODY)).failure is None
+            for _ in range(10):
+                await asyncio.sleep(0)  # what is closed is so at one of the next turns of the loop
+            assert sum(made.fileno() >= 0 for made in sender._sockets) == 2
+            await sender.close()
+
+        asyncio.run(run())
+
+
+def test_cancelling_an_attempt_gives_its_connection_back(receiver: Receiver) -> None:
+    receiver.answers(hang(), reply(200))
+
+    async def run() -> Answer:
+        sender = Sender(ALLOWED, deadline_s=NEVER_S, connections_max=1)
+        attempt = asyncio.create_task(sender.post(receiver.url, HEADERS, BODY))
+        await asyncio.to_thread(receiver.wait_for, 1)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        answer = await sender.post(receiver.url, HEADERS, BODY)
+        await sender.close()
+        return answer
+
+    assert asyncio.run(run()).failure is None
+
+
+@pytest.mark.parametrize("headers", [{"X": "a\r\nInjected: b"}, {"X\r\nInjected": "b"}, {"X": "\x00"}])
+def test_a_header_that_is_none_is_our_fault_and_sends_nothing(receiver: Receiver, headers: dict[str, str]) -> None:
+    [answer] = send(receiver.url, headers=headers)
+    assert (answer.status, answer.failure) == (None, Failure.FAULT)
+    assert receiver.requests == []

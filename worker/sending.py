@@ -62,7 +62,7 @@ class Failure(StrEnum):
     REDIRECT = "redirect"  # 3xx; never followed
     STATUS = "status"  # any other than 2xx
     INVALID_RESPONSE = "invalid_response"  # no HTTP, or headers beyond their limits
-    OVERLOADED = "overloaded"  # this process had no connection free by the deadline; nothing was sent
+    OVERLOADED = "overloaded"  # this process had no connection free within half the deadline; nothing was sent
     FAULT = "fault"  # a defect of ours; the log has it
 
 
@@ -129,12 +129,18 @@ class Sender:
             failure, detail = Failure.REFUSED_URL, fault
         else:
             try:
-                async with asyncio.timeout(self._deadline_s), self._free:
-                    await self._exchange(attempt, url, headers, body)
+                async with asyncio.timeout(self._deadline_s):
+                    async with asyncio.timeout(self._deadline_s / 2):  # no receiver is blamed for our queue
+                        await self._free.acquire()
+                    try:
+                        await self._exchange(attempt, url, headers, body)
+                    finally:
+                        self._free.release()
             except TimeoutError:
-                failure = Failure.TIMEOUT if attempt.doing else Failure.OVERLOADED
-                doing = attempt.doing or "waiting for a free connection of the sender"
-                detail = f"Not done within {self._deadline_s:g} s: {doing}."
+                if attempt.doing is None:
+                    failure, detail = Failure.OVERLOADED, "This process had no connection free."
+                else:
+                    failure, detail = Failure.TIMEOUT, f"Not done within {self._deadline_s:g} s: {attempt.doing}."
             except (aiohttp.ClientError, OSError) as error:
                 failure, detail = _explained(error)
             except Exception as error:

@@ -144,7 +144,9 @@ class Sender:
             except (aiohttp.ClientError, OSError) as error:
                 failure, detail = _explained(error)
             except Exception as error:
-                log.exception("sending.fault", url=url)
+                log.exception(
+                    "sending.fault", host=URL(url, encoded=True).raw_host
+                )  # the rest of the URL may be a secret
                 failure, detail = Failure.FAULT, f"A defect of the sender: {type(error).__name__}."
         took_s = loop.time() - start
         if attempt.response is None:

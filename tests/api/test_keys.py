@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 from api import auth
 from api.auth import KeyRing
 from api.problems import Problem
-from ledger import db, keys
+from ledger import db, keys, tenants
 from ledger.keys import Scope
 from tests.api.conftest import NewKey
 from tests.api.serving import Served, code
@@ -187,6 +187,23 @@ def test_a_dead_key_is_not_rotated(bank: Bank, engine: Engine, new_key: NewKey) 
         keys.revoke_key(engine, 999_999)
 
 
+def test_an_expired_key_is_listed_as_one_that_does_not_work(bank: Bank, engine: Engine, new_key: NewKey) -> None:
+    expired, expiring = new_key(expires_at=bank.in_seconds(-1)), new_key(expires_at=bank.in_seconds(60))
+    listed = {key.id: key for key in keys.list_keys(engine)}
+    assert [listed[key_id(bank, key)].works for key in (expired, expiring)] == [False, True]
+
+
+def test_a_scope_that_this_version_does_not_know_opens_nothing_and_shuts_nothing(
+    api: Served, bank: Bank, new_key: NewKey
+) -> None:
+    """As a newer version may have granted it, before somebody went back to this one."""
+    key = new_key(Scope.WALLETS_READ)
+    bank.do("UPDATE api_keys SET scopes = scopes || ARRAY['worlds:rule'] WHERE id = %s", key_id(bank, key))
+    with api.client(key) as client:
+        assert client.get("/v1/wallets").status_code == 200
+        assert code(client.get("/v1/assets")) == "403 insufficient_scope"
+
+
 def test_rotating_and_revoking_a_key_touch_no_other(bank: Bank, engine: Engine, new_key: NewKey) -> None:
     stranger = Bank(bank.url)
     theirs = new_key(of=stranger)
@@ -223,6 +240,21 @@ def test_what_no_key_can_be_made_of(engine: Engine, wrong: dict[str, str]) -> No
         keys.create_key(engine, **given)  # pyright: ignore[reportArgumentType]
     with pytest.raises(LookupError):
         keys.create_key(engine, env="test", client="x", scopes=[Scope.ADMIN], tenant="nobody")
+
+
+# --- tenants -------------------------------------------------------------------------------------------------------
+
+
+def test_a_tenant_is_made_once(bank: Bank, engine: Engine) -> None:
+    made = tenants.create_tenant(engine, "a-new-game")
+    assert tenants.create_tenant(engine, "a-new-game") == made
+    assert bank.one("SELECT id FROM tenants WHERE code = 'a-new-game'") == made
+
+
+@pytest.mark.parametrize("wrong", ["", "Game", "2-games", "a game", "a_game", "game\n", "x" * 64])
+def test_what_no_tenant_can_be_called(engine: Engine, wrong: str) -> None:
+    with pytest.raises(ValueError, match="is no tenant code"):
+        tenants.create_tenant(engine, wrong)
 
 
 # --- the ring ------------------------------------------------------------------------------------------------------
@@ -310,12 +342,13 @@ def test_last_use_is_recorded_once_a_minute(bank: Bank, new_key: NewKey) -> None
         await ring.stop()
         await engine.dispose()
 
-    key = new_key()
+    key, unused = new_key(), new_key()
     last_used = "SELECT last_used_at FROM api_keys WHERE key_hash = %s"
     assert bank.one(last_used, keys.key_hash(key)) is None
     asyncio.run(use())
     first = bank.one(last_used, keys.key_hash(key))
     assert first is not None
+    assert bank.one(last_used, keys.key_hash(unused)) is None
     asyncio.run(use())
     assert bank.one(last_used, keys.key_hash(key)) == first
     bank.do("UPDATE api_keys SET last_used_at = last_used_at - interval '1 minute'")

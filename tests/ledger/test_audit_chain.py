@@ -2,11 +2,12 @@
 
 import hashlib
 from datetime import datetime
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine
 
-from ledger import audit, chain
+from ledger import audit, chain, receipts
 from ledger.audit.chain import CHAIN
 from ledger.chain import GENESIS
 from ledger.inbox import Claim
@@ -39,7 +40,8 @@ def found(engine: Engine) -> Found:
 
 def test_a_chain_that_nobody_touched_holds(own_bank: Bank, seqs: list[int], engine: Engine) -> None:
     other = own_bank.top_up(own_bank.wallet_in(5), 1).seq
-    assert found(engine) == []
+    (finding,) = audit.audit(engine, CHAIN)
+    assert (finding.breaches, finding.note) == ([], None)
     places = dict(own_bank.rows("SELECT seq, position FROM transfers"))
     assert [places[seq] for seq in seqs] == [1, 2, 3, 4, 5]
     assert places[other] == 1
@@ -62,6 +64,18 @@ def test_the_hash_is_what_the_pure_function_says(own_bank: Bank, seqs: list[int]
         text = chain.canonical(seq, tenant, partition, position, chain.microseconds(at), lines, request)
         head = hashlib.sha256(head + text).digest()
         assert stored == head
+
+
+def test_a_link_is_read_with_the_hash_before_it_and_its_lines_in_order(own_bank: Bank, seqs: list[int]) -> None:
+    """As a receipt tells it: before the first one of a chain there are zeros."""
+    links = [own_bank._register(partial(receipts.link, seq=seq)) for seq in seqs]
+    before = [link.previous_hash for link in links if link is not None]
+    assert before == [GENESIS, *(link.hash for link in links[:-1] if link is not None)]
+    for link in links:
+        assert link is not None
+        accounts = [line.account_id for line in link.lines]
+        assert len(accounts) == 2
+        assert accounts == sorted(accounts)
 
 
 def test_an_amount_changed_on_both_sides(own_bank: Bank, seqs: list[int], engine: Engine) -> None:

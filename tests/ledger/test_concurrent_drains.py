@@ -9,7 +9,7 @@ from psycopg.errors import DeadlockDetected
 from ledger import books
 from ledger.commands import TopUp, Transfer
 from ledger.errors import BooksMoved
-from ledger.inbox import Nothing
+from ledger.inbox import Claim, Nothing
 from tests.books import ALL, Bank, Entry
 from tests.ledger.races import Started, partition_locks_stolen, wait_for_a_waiter
 
@@ -244,6 +244,21 @@ def test_an_account_of_a_known_wallet_is_opened_once_too(bank: Bank) -> None:
         second.rollback()  # a connection that is closed lets go of its locks a moment later
     bank.drain()
     assert bank.available("newcomer") == 20
+    bank.assert_settled()
+
+
+def test_a_batch_is_as_late_as_the_latest_change_of_all_its_accounts(bank: Bank) -> None:
+    """Its claim was made before either of two wallets changed, the one that was opened first the last."""
+    claimed_at = bank.in_seconds(0)
+    bank.top_up("alice", 100)
+    bank.top_up("bob", 100)
+    changed = bank.spend("alice", 1)
+    given = bank.order("transfer", "alice", 30, to_wallet="bob")
+    with bank.another_drain() as drain:
+        drain.claim()
+        drain.claimed = Claim(claimed_at, drain.commands)
+        drain.apply_and_commit()
+    assert bank.outcome(given).at == changed.at
     bank.assert_settled()
 
 

@@ -69,6 +69,21 @@ def test_what_is_remembered_has_a_bound(bank: Bank, monkeypatch: pytest.MonkeyPa
     assert [bank.available(wallet) for wallet in "abcdef"] == [9] * 6
 
 
+def test_what_is_forgotten_for_the_bound_is_looked_up_in_the_same_batch(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account of the wallet that was known, beside one that was not."""
+    bank.open_asset("diamonds")
+    bank.top_up("alice", 10)
+    bank.spend("alice", 1)
+    bank.top_up("alice", 10, asset="diamonds")
+    monkeypatch.setattr(books, "ACCOUNTS_KNOWN_MAX", 1)
+    seqs = [bank.order("spend", "alice", 1), bank.order("spend", "alice", 1, asset="diamonds")]
+    bank.drain()
+    assert bank.codes(seqs) == ["applied", "applied"]
+    assert (bank.available("alice"), bank.available("alice", "diamonds")) == (8, 9)
+
+
 def test_each_connection_remembers_for_itself_and_it_is_gone_with_the_connection(bank: Bank) -> None:
     bank.top_up("carol", 10)
     before = len(books._accounts_known)

@@ -4,9 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
+from ledger import books
+from ledger.errors import BooksMoved
 from ledger.limits import Velocity
 from tests.books import ALL, GOLD, PARTITIONS, Bank
+from tests.ledger.races import Started, wait_for_a_waiter
 
 
 def limit(bank: Bank, asset: str = GOLD, **limits: Any) -> None:
@@ -142,6 +146,27 @@ def test_velocity_binds_a_wallet_that_its_batch_opens(bank: Bank) -> None:
     assert bank.codes(seqs) == ["applied", "applied", "velocity_limit_exceeded"]
 
 
+def test_a_wallets_own_velocity_binds_it_where_the_asset_has_none(bank: Bank) -> None:
+    for wallet in ("alice", "bob"):
+        bank.top_up(wallet, 100)
+    bank.limit_wallet("alice", velocity=Velocity(window_s=60, max_count=1))
+    assert [bank.spend("alice", 1).code for _ in range(2)] == ["applied", "velocity_limit_exceeded"]
+    assert [bank.spend("bob", 1).code for _ in range(2)] == ["applied", "applied"]
+
+
+def test_windows_are_read_of_players_alone(bank: Bank) -> None:
+    """A system wallet has as many entries as all of them together, and no limit binds it."""
+    bank.top_up("alice", 100)
+    bank.limit_asset(velocity=Velocity(window_s=60, max_count=1))
+    bank.order("spend", "alice", 1)
+    with bank.another_drain() as drain:
+        drain.claim()
+        locked = books.lock(drain.connection, drain.commands, bank.in_seconds(0))
+        assert {wallet for _, wallet, _, _ in locked.accounts} == {"alice", "@revenue"}
+        assert [wallet for _, wallet, _, _ in locked.windows] == ["alice"]
+    bank.drain()
+
+
 def test_what_an_exchange_brings_is_no_debit(bank: Bank) -> None:
     bank.open_asset("diamonds")
     bank.top_up("alice", 100)
@@ -237,3 +262,43 @@ def test_a_supply_is_sharp_between_drains_of_all_partitions(bank: Bank) -> None:
         second.commit()
     assert bank.codes([first_seq, second_seq]) == ["applied", "supply_limit_exceeded"]
     assert (circulation(bank), headroom(bank)) == (75, 5)
+
+
+def test_a_share_is_another_drains_no_more_once_it_was_read(bank: Bank) -> None:
+    limit(bank, max_supply=80)
+    bank.order("top_up", bank.wallet_in(1), 75)
+    bank.order("top_up", bank.wallet_in(2), 10)
+    with bank.another_drain() as first, bank.another_drain() as second:
+        second.claim([2])
+        books.lock(second.connection, second.commands, bank.in_seconds(0))
+        first.connection.execute("SET lock_timeout = '20ms'")
+        first.connection.commit()
+        first.claim([1])
+        with pytest.raises(LockNotAvailable):
+            first.apply()
+
+
+def test_a_share_that_was_emptied_while_its_drain_waited_is_made_up_from_the_others(bank: Bank) -> None:
+    """It was enough when the drain looked, and is not when the drain has it: there is enough all the same."""
+    limit(bank, max_supply=80)
+    seqs = [bank.order("top_up", bank.wallet_in(1), 75), bank.order("top_up", bank.wallet_in(2), 5)]
+    with bank.another_drain() as first, bank.another_drain() as second:
+        first.claim([1])
+        first.apply()
+        second.claim([2])
+        with Started(second.apply) as applying:
+            wait_for_a_waiter(bank)
+            first.commit()
+            with pytest.raises(BooksMoved):
+                applying.result()
+        second.rollback()
+    bank.drain()
+    assert bank.codes(seqs) == ["applied", "applied"]
+    assert (circulation(bank), headroom(bank)) == (80, 0)
+
+
+def test_one_batch_may_issue_more_than_a_share_by_and_by(bank: Bank) -> None:
+    limit(bank, max_supply=80)
+    alice, bob = bank.wallets_in(3, 2)
+    assert decided(bank, ("top_up", alice, 6), ("top_up", bob, 6)) == ["applied", "applied"]  # a share has 10
+    assert (circulation(bank), headroom(bank)) == (12, 68)

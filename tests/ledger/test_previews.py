@@ -57,6 +57,12 @@ def test_a_preview_waits_for_nobody(bank: Bank, reader: psycopg.Connection) -> N
         assert foreseen.status == "applied", "what the drain has not committed has not happened"
 
 
+def test_a_preview_counts_with_what_may_still_be_issued(bank: Bank, reader: psycopg.Connection) -> None:
+    bank.limit_asset(max_supply=80)
+    foreseen = [previews.preview(reader, [bank.new("top_up", "alice", amount)])[0].code for amount in (80, 81)]
+    assert foreseen == ["applied", "supply_limit_exceeded"]
+
+
 def test_a_lot_that_would_be_made_has_no_id_yet(bank: Bank, reader: psycopg.Connection) -> None:
     bonus = bank.new("bonus", "alice", 5, options='{"priority": 3}')
     spend = bank.new("spend", "alice", 5)
@@ -136,15 +142,29 @@ def test_a_group_ahead_counts_with_all_its_commands(bank: Bank, reader: psycopg.
     assert project(bank, reader, bank.order("spend", "alice", 6)) == Projection(3, 0, "applied", "applied")
 
 
+def test_a_group_ahead_counts_for_the_wallet_of_any_of_its_commands(bank: Bank, reader: psycopg.Connection) -> None:
+    alice, bob = bank.wallets_in(3, 2)
+    bank.accept_group([bank.new("top_up", bob, 1), bank.new("top_up", alice, 5)])
+    assert project(bank, reader, bank.order("spend", alice, 5)) == Projection(2, 0, "applied", "applied")
+
+
+def test_what_another_partition_would_pay_is_not_in_the_queue(bank: Bank, reader: psycopg.Connection) -> None:
+    """Nobody knows which of the two is drained first."""
+    alice, bob = bank.wallet_in(1), bank.wallet_in(2)
+    bank.top_up(bob, 5)
+    bank.order("transfer", bob, 5, to_wallet=alice)
+    assert project(bank, reader, bank.order("top_up", alice, 1)) == Projection(0, 1, "applied", "applied")
+
+
 def test_too_long_a_queue_is_not_projected(
     bank: Bank, reader: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "LOOK_MAX", 6)
     monkeypatch.setattr(previews, "DECIDE_MAX", 3)
-    seqs = [bank.order("top_up", "alice", 1) for _ in range(7)]
+    seqs = [bank.order("top_up", "alice", 1) for _ in range(8)]
     projected = [project(bank, reader, seq) for seq in seqs]
     assert projected[2] == Projection(2, 3, "applied", "applied")
-    assert projected[3:] == [Projection(3), Projection(4), Projection(5), Projection(None)]
+    assert projected[3:] == [Projection(3), Projection(4), Projection(5), Projection(None), Projection(None)]
 
 
 def test_one_moment_is_seen_and_nothing_can_be_written(

@@ -34,6 +34,20 @@ def test_a_maximum_supply_counts_and_shares_out_its_own_asset(bank: Bank) -> Non
     assert bank.top_up("alice", 30).code == "applied"
 
 
+def test_maximum_supplies_in_one_batch_are_kept_apart(bank: Bank, other: Bank) -> None:
+    bank.open_asset("gems")
+    bank.limit_asset("gems", max_supply=100)
+    for each in (bank, other):
+        each.limit_asset(GOLD, max_supply=100)
+    seqs = [
+        bank.order("top_up", "alice", 101, asset="gems"), bank.order("top_up", "alice", 101),
+        other.order("top_up", "alice", 101), bank.order("top_up", "alice", 100, asset="gems"),
+        bank.order("top_up", "alice", 100), other.order("top_up", "alice", 100),
+    ]  # fmt: skip
+    bank.drain()
+    assert bank.codes(seqs) == ["supply_limit_exceeded"] * 3 + ["applied"] * 3
+
+
 def test_a_bonus_counts_towards_the_supply(bank: Bank) -> None:
     bank.limit_asset(GOLD, max_supply=100)
     assert bank.bonus("alice", 60).code == "applied"

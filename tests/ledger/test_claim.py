@@ -10,6 +10,7 @@ from ledger.commands import Spend, Unknown
 from ledger.errors import BrokenInvariant
 from ledger.inbox import PARTITION_LOCKS, Claim, Nothing
 from tests.books import ALL, Bank
+from tests.ledger.tampering import by_hand
 
 
 def locks_held(bank: Bank, connection: psycopg.Connection) -> set[int]:
@@ -229,4 +230,12 @@ def test_overdue_is_what_has_waited_longer_in_the_partitions_asked_for(bank: Ban
     bank.drains.rollback()
     bank.drain()
     assert not inbox.overdue(bank.drains, ALL, age_s=0)
+    bank.drains.rollback()
+
+
+def test_a_partition_is_overdue_by_its_oldest_command(bank: Bank) -> None:
+    waiting, _ = (bank.order("top_up", wallet, 1) for wallet in bank.wallets_in(3, 2))
+    by_hand(bank)
+    bank.do("UPDATE commands SET accepted_at = accepted_at - interval '1 minute' WHERE seq = %s", waiting)
+    assert inbox.overdue(bank.drains, [3], age_s=30)
     bank.drains.rollback()

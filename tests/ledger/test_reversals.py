@@ -33,6 +33,15 @@ def test_a_command_is_reversed_in_its_own_batch(bank: Bank) -> None:
     bank.assert_settled()
 
 
+def test_in_its_own_batch_a_reversed_bonus_is_taken_back_out_of_its_own_lot(bank: Bank) -> None:
+    """Though the same batch brought the wallet another one, of which a debit would be paid first."""
+    kept, given = bank.order("bonus", "alice", 10, priority=1), bank.order("bonus", "alice", 10, priority=2)
+    bank.accept([bank.new_about("reverse", given)])
+    bank.drain()
+    assert [(lot.seq, lot.remaining) for lot in bank.lots("alice")] == [(kept, 10)]
+    bank.assert_settled()
+
+
 def test_what_may_be_owed_shrinks_with_what_is_repaid(bank: Bank) -> None:
     """A floor below zero is no credit line: whoever repaid a part cannot owe it again."""
     bought = bank.top_up("alice", 50)

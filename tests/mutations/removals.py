@@ -124,7 +124,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/api/test_operation.py", "tests/api/test_backlog.py", "tests/contracts/test_finding.py",
     ),
     "ledger/receipts.py": (
-        "tests/api/test_receipts.py", "tests/api/test_tenancy.py",
+        "tests/ledger/test_audit_chain.py", "tests/api/test_receipts.py", "tests/api/test_tenancy.py",
     ),
     "ledger/outcomes.py": (
         "tests/api/test_tenancy.py", "tests/contracts/test_finding.py",

@@ -28,6 +28,7 @@ HEADERS = {"Content-Type": "application/json", "webhook-id": "evt_1"}
 BODY = b'{"type": "command.applied"}'
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; the system's takes long to load
 SOON_S = 0.3  # the deadline of those that must run into it
+LATER_S = 1.5  # of those that must run into it when they have come half the way
 NEVER_S = 20.0  # of those that must not
 
 
@@ -290,18 +291,17 @@ def test_a_receiver_that_takes_no_handshake() -> None:
     assert (answer.failure, answer.detail) == (Failure.TIMEOUT, "Not done within 0.3 s: connecting.")
 
 
-@pytest.mark.parametrize("body_s", [NEVER_S, 0.1])
-@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("status", "body_s"), [(200, NEVER_S), (200, 0.1), (500, 0.1)])
 def test_the_status_has_decided_before_a_trickled_body(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, status: int, body_s: float
 ) -> None:
     """It ends with the time for bodies, or with the deadline, whichever comes first."""
     monkeypatch.setattr(sending, "BODY_S", body_s)
     receiver.answers(trickle(f"HTTP/1.1 {status} Said\r\nContent-Length: 1000\r\n\r\nslow".encode()))
-    [answer] = send(receiver.url, deadline_s=SOON_S if body_s == NEVER_S else NEVER_S)
+    [answer] = send(receiver.url, deadline_s=LATER_S if body_s == NEVER_S else NEVER_S)
     assert (answer.status, answer.failure) == (status, None if status == 200 else Failure.STATUS)
     assert answer.body.startswith("slow")
-    assert answer.took_s < 5
+    assert answer.took_s < NEVER_S
 
 
 def test_a_name_server_that_does_not_answer_delays_nobody_else(
@@ -318,7 +318,7 @@ def test_a_name_server_that_does_not_answer_delays_nobody_else(
     names(monkeypatch, addresses)
 
     async def run() -> tuple[Answer, Answer]:
-        sender = Sender(ALLOWED, deadline_s=SOON_S, connections_max=10, ssl_context=NO_TLS)
+        sender = Sender(ALLOWED, deadline_s=LATER_S, connections_max=10, ssl_context=NO_TLS)
         slow = asyncio.create_task(sender.post("https://slow.example.com/", HEADERS, BODY))
         other = await sender.post(f"http://trusted.internal:{receiver.port}/", HEADERS, BODY)
         assert not slow.done()
@@ -329,7 +329,7 @@ def test_a_name_server_that_does_not_answer_delays_nobody_else(
     finally:
         done.set()
     assert other.failure is None
-    assert (slow.failure, slow.detail) == (Failure.TIMEOUT, "Not done within 0.3 s: looking up the host's name.")
+    assert (slow.failure, slow.detail) == (Failure.TIMEOUT, "Not done within 1.5 s: looking up the host's name.")
 
 
 # Where it does not go

@@ -113,14 +113,14 @@ class AsyncBackgroundSender:
         self._buffer = buffer
         self._changed = asyncio.Event()
         self._line = _Line(http, idle=self._idle)
-        self._flow = core.deliver(buffer)
+        self._core = core
         self._task: asyncio.Task[None] | None = None
         buffer.changed = self._changed.set
 
     async def fire(self, order: Order) -> str:
         await self._until(lambda: self._buffer.put(order))
-        if self._task is None:
-            self._task = asyncio.create_task(self._line.run(self._flow), name="bursar-client")
+        if self._task is None or self._task.done():  # done: somebody cancelled it
+            self._task = asyncio.create_task(self._line.run(self._core.deliver(self._buffer)), name="bursar-client")
         self._changed.set()
         return order.idempotency_key
 
@@ -182,7 +182,7 @@ class AsyncClient(
         self._core = Core(timeout_s=timeout_s, retries=retries or Retries())
         self._buffer = Buffer(firing or Firing())
         self._sender = AsyncBackgroundSender(self._http, self._core, self._buffer)
-        atexit.register(self._at_exit)
+        self._fires = False
 
     async def _run(self, flow: Flow[Any]) -> Any:
         return await _Line(self._http).run(flow)
@@ -195,6 +195,9 @@ class AsyncClient(
 
     async def fire(self, order: Order) -> str:
         """Put it into the buffer, to be sent in the background; its idempotency key. See Firing for a full buffer."""
+        if not self._fires:
+            self._fires = True
+            atexit.register(self._at_exit)
         return await self._sender.fire(order)
 
     @property

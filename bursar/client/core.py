@@ -20,7 +20,7 @@ from urllib.parse import quote
 from bursar.client.answers import Command, Preview, Wallet, command_from, preview_from, wallet_from
 from bursar.client.buffer import Buffer
 from bursar.client.events import EventReader
-from bursar.client.orders import Order, check_key
+from bursar.client.orders import Order, check_key, json_bytes
 from bursar.client.problems import BursarError, NotFound, Problem, Unknown, Unreachable, problem_from
 
 log = logging.getLogger("bursar.client")
@@ -101,10 +101,14 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """As Send, of an answer that streams: a 200 comes without its content, which is for Read. Closes the one before."""
+    """As Send, of an answer that streams: a 200 comes without its content, which is for Read. Closes the one before.
+
+    `quiet_s`: what it may take until anything comes, at first and ever after.
+    """
 
     request: Request
     timeout_s: float
+    quiet_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Core:
 
     def submit(self, order: Order, wait_s: int | None) -> Flow[Command]:
         headers = {"Idempotency-Key": order.idempotency_key, **_prefer(wait_s)}
-        request = Request("POST", "/v1/commands", _json(order.body), headers, keys=(order.idempotency_key,))
+        request = Request("POST", "/v1/commands", order.encoded, headers, keys=(order.idempotency_key,))
         return self._call(request, _read_command, wait_s=wait_s)
 
     def submit_many(self, orders: Sequence[Order], *, atomic: bool, wait_s: int | None) -> Flow[list[Result]]:
@@ -162,7 +166,7 @@ class Core:
     def _submit_batch(
         self, orders: Sequence[Order], *, atomic: bool, wait_s: int | None, retries: Retries
     ) -> Flow[list[Result]]:
-        body = _json({"commands": [order.item for order in orders], "atomic": atomic})
+        body = _batch(orders, atomic=atomic)
         keys = tuple(order.idempotency_key for order in orders)
         request = Request("POST", "/v1/commands/batch", body, _prefer(wait_s), keys=keys)
 
@@ -191,7 +195,7 @@ class Core:
         return self._cancel(Request("POST", f"/v1/commands/{quote(id, safe='')}/cancel"))
 
     def cancel_key(self, key: str) -> Flow[Command]:
-        body = _json({"idempotency_key": check_key(key)})
+        body = json_bytes({"idempotency_key": check_key(key)})
         return self._cancel(Request("POST", "/v1/commands/cancel", body, keys=(key,)))
 
     def _cancel(self, request: Request) -> Flow[Command]:
@@ -206,12 +210,11 @@ class Core:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def preview(self, order: Order) -> Flow[Preview]:
-        request = Request("POST", "/v1/commands/preview", _json(order.body))
+        request = Request("POST", "/v1/commands/preview", order.encoded)
         return self._call(request, lambda answer: preview_from(json.loads(answer.content)))
 
     def preview_many(self, orders: Sequence[Order]) -> Flow[list[Preview]]:
-        body = _json({"commands": [order.item for order in orders], "atomic": True})
-        request = Request("POST", "/v1/commands/batch/preview", body)
+        request = Request("POST", "/v1/commands/batch/preview", _batch(orders, atomic=True))
         return self._call(
             request, lambda answer: [preview_from(each) for each in json.loads(answer.content)["results"]]
         )
@@ -279,7 +282,7 @@ class Core:
             params = {**filters, **({} if cursor is None else {"after": cursor})}
             request = Request("GET", "/v1/outcomes", headers={"Accept": _STREAM}, params=params)
             opened_at = self._clock()
-            got: Answer | Lost = yield Open(request, min(self._timeout_s, quiet_max_s))
+            got: Answer | Lost = yield Open(request, self._timeout_s, quiet_max_s)
             fault: BursarError
             if isinstance(got, Answer) and got.status == 200:
                 events = EventReader()
@@ -338,7 +341,7 @@ def batches(orders: Iterable[Order]) -> Generator[list[Order]]:
     batch: list[Order] = []
     size = 0
     for order in orders:
-        more = len(_json(order.item)) + 1
+        more = len(order.item) + 1
         if batch and (len(batch) == BATCH_MAX or size + more > BATCH_MAX_BYTES):
             yield batch
             batch, size = [], 0
@@ -351,8 +354,9 @@ def batches(orders: Iterable[Order]) -> Generator[list[Order]]:
 # --- requests ------------------------------------------------------------------------------------------------------
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+def _batch(orders: Sequence[Order], *, atomic: bool) -> bytes:
+    items = b",".join(order.item for order in orders)
+    return b'{"commands":[%b],"atomic":%b}' % (items, b"true" if atomic else b"false")
 
 
 def _prefer(wait_s: int | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 The rules of each type, and what may be refused: docs/commands.md.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Mapping
@@ -72,14 +73,17 @@ class Order:
 
     body: Mapping[str, Any]
     idempotency_key: str = field(default_factory=lambda: str(uuid.uuid4()))
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    """The body as JSON, of the moment at which it was made: what becomes of its metadata later is no part of it."""
 
     def __post_init__(self) -> None:
         check_key(self.idempotency_key)
+        object.__setattr__(self, "encoded", json_bytes(self.body))
 
     @property
-    def item(self) -> dict[str, Any]:
+    def item(self) -> bytes:
         """As it stands in a batch."""
-        return {"idempotency_key": self.idempotency_key, **self.body}
+        return b'{"idempotency_key":%b,%b' % (json_bytes(self.idempotency_key), self.encoded[1:])
 
     @staticmethod
     def top_up(wallet: str, asset: str, amount: int, **more: Unpack[Credit]) -> "Order":
@@ -132,6 +136,11 @@ class Order:
     def adjust(wallet: str, asset: str, amount: int, reason: str, **more: Unpack[Common]) -> "Order":
         """An operator's correction; an amount below zero takes. Scope: `admin`."""
         return _order("adjust", wallet=wallet, asset=asset, amount=amount, reason=reason, **more)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Raises TypeError or ValueError for what JSON has no word for."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def check_key(key: str) -> str:

@@ -9,15 +9,21 @@ if TYPE_CHECKING:
 
 
 class BursarError(Exception):
-    """All that this client raises by itself, apart from TypeError and ValueError for wrong arguments."""
+    """All that this client raises by itself, apart from TypeError and ValueError for wrong arguments.
+
+    `args` are those of the constructor, so that it can be pickled.
+    """
 
 
 class Refused(BursarError):
     """Raised by `Command.raise_for_refusal` alone. `command.outcome` says why."""
 
     def __init__(self, message: str, command: "Command") -> None:
-        super().__init__(message)
+        super().__init__(message, command)
         self.command = command
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
     @property
     def code(self) -> str:
@@ -37,8 +43,11 @@ class Unknown(BursarError):
 
     def __init__(self, idempotency_keys: Sequence[str]) -> None:
         self.idempotency_keys = tuple(idempotency_keys)
+        super().__init__(self.idempotency_keys)
+
+    def __str__(self) -> str:
         more = f" and {len(self.idempotency_keys) - 1} more" if len(self.idempotency_keys) > 1 else ""
-        super().__init__(f"nobody knows yet what became of the command under key {self.idempotency_key}{more}")
+        return f"nobody knows yet what became of the command under key {self.idempotency_key}{more}"
 
     @property
     def idempotency_key(self) -> str:
@@ -77,7 +86,10 @@ class Problem(BursarError):
         errors: Any = members.get("errors")
         self.errors: list[Mapping[str, Any]] = errors if isinstance(errors, list) else []
         self.retry_after_s = retry_after_s
-        super().__init__(f"{status} {self.code}: {self.detail}")
+        super().__init__(status, self.members)
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code}: {self.detail}"
 
 
 class BadRequest(Problem):

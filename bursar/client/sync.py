@@ -115,7 +115,7 @@ class BackgroundSender:
         self._changed = threading.Condition(buffer.lock)
         self._stopped = threading.Event()
         self._line = _Line(http, sleep=self._sleep, idle=self._idle)
-        self._flow = core.deliver(buffer)
+        self._core = core
         self._thread: threading.Thread | None = None
         buffer.changed = self._changed.notify_all
 
@@ -123,14 +123,12 @@ class BackgroundSender:
         with self._changed:
             while not self._buffer.put(order):
                 self._changed.wait()
-            self.start()
+            if self._thread is None:
+                atexit.register(self.close)
+                self._thread = threading.Thread(target=self._work, name="bursar-client", daemon=True)
+                self._thread.start()
             self._changed.notify_all()
         return order.idempotency_key
-
-    def start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="bursar-client", daemon=True)
-            self._thread.start()
 
     def flush(self, timeout_s: float | None) -> bool:
         with self._changed:
@@ -138,6 +136,7 @@ class BackgroundSender:
 
     def close(self) -> None:
         """Sends what is left, as long as it may take; then gives up the rest."""
+        atexit.unregister(self.close)
         with self._changed:
             self._buffer.closed = True
             self._changed.notify_all()
@@ -150,7 +149,7 @@ class BackgroundSender:
 
     def _work(self) -> None:
         with contextlib.suppress(wire.Abandoned):
-            self._line.run(self._flow)
+            self._line.run(self._core.deliver(self._buffer))
 
     def _idle(self) -> bool:
         with self._changed:
@@ -171,7 +170,7 @@ def send_the_rest(http: httpx2.Client, core: Core, buffer: Buffer) -> None:
             raise wire.Abandoned
         time.sleep(seconds)
 
-    buffer.closed = True
+    buffer.closed, buffer.changed = True, lambda: None  # nobody waits for it any more
     with contextlib.suppress(wire.Abandoned):
         _Line(http, sleep=sleep, idle=lambda: not buffer.empty).run(core.deliver(buffer))
     buffer.give_up()
@@ -200,7 +199,6 @@ class Client(Verbs[Command, Command | None, list[Result], Preview, list[Preview]
         self._core = Core(timeout_s=timeout_s, retries=retries or Retries())
         self._buffer = Buffer(firing or Firing())
         self._sender = BackgroundSender(self._http, self._core, self._buffer)
-        atexit.register(self.close)
 
     def _run(self, flow: Flow[Any]) -> Any:
         return _Line(self._http).run(flow)
@@ -228,7 +226,6 @@ class Client(Verbs[Command, Command | None, list[Result], Preview, list[Preview]
 
     def close(self) -> None:
         """Sends what was fired (Firing.exit_s), then closes the connections. Again is nothing."""
-        atexit.unregister(self.close)
         self._sender.close()
         self._http.close()
 

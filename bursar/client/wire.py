@@ -56,7 +56,7 @@ def built(http: httpx2.Client | httpx2.AsyncClient, step: Send | Open) -> httpx2
         content=request.body,
         headers=request.headers,
         params=request.params or None,
-        timeout=step.timeout_s,
+        timeout=httpx2.Timeout(step.timeout_s, read=step.quiet_s if isinstance(step, Open) else step.timeout_s),
     )
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from api import requests
+from api.edge import BODY_MAX_BYTES
+from api.routes.outcomes import KEEP_ALIVE_S
 from bursar.client import (
     AsyncClient,
     BursarError,
@@ -27,6 +30,7 @@ from bursar.client import (
     Unknown,
     Unreachable,
 )
+from bursar.client.core import BATCH_MAX, Answer, Core, Lost, Open, Send, Sleep, batches
 from bursar.local.places import any_free_port
 from tests.client.hostile import Hostile, accepts, answers, cut, drop, hang, problem, shown, streams
 
@@ -256,3 +260,43 @@ def test_a_cursor_that_is_too_old_is_told(hostile: Hostile, speak: Speak, in_str
     with pytest.raises(CursorExpired):
         speak(hostile.url, first(1))
     assert len(hostile.heard) == 1
+
+
+def test_the_feed_outlasts_the_silence_between_two_signs_of_life() -> None:
+    opening = next(Core(timeout_s=1, retries=FAST).follow("c0", {}, None))
+    assert isinstance(opening, Open)
+    assert opening.quiet_s > 2 * KEEP_ALIVE_S
+
+
+def test_pauses_grow_to_a_bound_and_never_come_before_a_retry_after() -> None:
+    """With a clock and a jitter of the test's own."""
+    now = [0.0]
+    core = Core(timeout_s=1, retries=Retries(attempts=7, first_s=1, cap_s=8), clock=lambda: now[0], jitter=lambda: 0.5)
+    flow = core.submit(Order.spend("alice", "gold", 1), None)
+    pauses: list[float] = []
+    came: object = None
+    faults = [Lost("reset", sent=True)] * 5 + [Answer(503, {"retry-after": "3"}, b"")]
+    for fault in faults:
+        assert isinstance(flow.send(came), Send)
+        pause = flow.send(fault)
+        assert isinstance(pause, Sleep)
+        pauses.append(pause.seconds)
+        now[0] += pause.seconds
+        came = None
+    assert pauses == [0.5, 1, 2, 4, 4, 7]
+    flow.send(None)
+    with pytest.raises(Unknown):
+        flow.send(Lost("reset", sent=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "batches_of"),
+    [(0, 10, []), (1000, 10, [1000]), (2500, 10, [1000, 1000, 500]), (5, 400_000, [2, 2, 1])],
+)
+def test_batches_keep_the_services_limits(count: int, size: int, batches_of: list[int]) -> None:
+    assert BATCH_MAX == requests.BATCH_MAX
+    orders = [Order.spend("alice", "gold", 1, metadata={"text": "x" * size}) for _ in range(count)]
+    made = list(batches(orders))
+    assert [len(batch) for batch in made] == batches_of
+    assert [order for batch in made for order in batch] == orders
+    assert all(sum(len(order.item) + 1 for order in batch) + 40 < BODY_MAX_BYTES for batch in made)

@@ -151,6 +151,8 @@ def check_key(key: str) -> str:
 
 
 def _order(kind: str, *, idempotency_key: str | None = None, **members: Any) -> Order:
+    if members.get("amount", 0) is None and kind not in ("capture", "reverse"):  # there it is all that is left
+        raise TypeError(f"a {kind} has an amount")
     given = {name: _written(name, value) for name, value in members.items() if value is not None}
     body = {"type": kind, **given}
     return Order(body) if idempotency_key is None else Order(body, idempotency_key)

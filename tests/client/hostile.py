@@ -41,6 +41,7 @@ class Hostile:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.heard: list[Heard] = []
+        self.came = threading.Event()
         self._will: deque[Behaviour] = deque()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -77,6 +78,7 @@ class Hostile:
                 return
             with self._lock:
                 self.heard.append(heard)
+                self.came.set()
                 behaviour = self._will.popleft() if len(self._will) > 1 else self._will[0]
             try:
                 behaviour(connection, heard)

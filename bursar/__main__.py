@@ -1,5 +1,16 @@
 """`python -m bursar` is `bursar`."""
 
-from bursar.cli import app
+import sys
 
-app()
+
+def main() -> None:
+    """The command line; where the client alone is installed, a line that says so."""
+    try:
+        from bursar.cli import app
+    except ModuleNotFoundError as missing:
+        sys.exit(f"Only the client is installed: there is no {missing.name}. The service is the extra `server`.")
+    app()
+
+
+if __name__ == "__main__":
+    main()

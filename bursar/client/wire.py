@@ -43,7 +43,8 @@ def options(url: str, api_key: str, verify: Any, proxy: str | None) -> Options:
         "trust_env": False,
         "follow_redirects": False,
         "limits": httpx2.Limits(max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_CONNECTIONS_MAX),
-        "verify": verify,
+        # Without TLS nothing is verified, and a context would cost tens of milliseconds.
+        "verify": verify if parts.scheme == "https" or proxy is not None else False,
         "proxy": proxy,
     }
 

@@ -1,5 +1,6 @@
 """A server on a real socket that answers as it is told: one behaviour per request, in order."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -80,10 +81,8 @@ class Hostile:
                 self.heard.append(heard)
                 self.came.set()
                 behaviour = self._will.popleft() if len(self._will) > 1 else self._will[0]
-            try:
+            with contextlib.suppress(OSError, httpx2.HTTPError):  # one of the two ends has gone
                 behaviour(connection, heard)
-            except OSError:
-                return
 
 
 def _hear(connection: socket.socket) -> Heard | None:
@@ -170,6 +169,22 @@ def forwards(url: str, *, and_drops: bool = False) -> Behaviour:
             answers(answer.status_code, answer.content, Idempotent_Replayed=replayed)(connection, heard)
 
     return forward
+
+
+def streams_from(url: str, cut: threading.Event) -> Behaviour:
+    """What the service at `url` streams; once it is `cut`, the next part is lost and the connection with it."""
+
+    def stream(connection: socket.socket, heard: Heard) -> None:
+        headers = {name: heard.headers[name] for name in ("authorization", "accept")}
+        with httpx2.stream("GET", url + heard.path, headers=headers, trust_env=False, timeout=30) as answer:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+            for part in answer.iter_raw():
+                if cut.is_set():
+                    cut.clear()
+                    return
+                connection.sendall(part)
+
+    return stream
 
 
 def shown(body: Mapping[str, Any], key: str, status: str = "pending") -> dict[str, Any]:

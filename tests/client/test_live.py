@@ -1,12 +1,13 @@
 """The clients against the real service: api, worker, database."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from bursar.client import AsyncClient, Client, Command, KeyReused, NotFound, Order, Problem, Refused
-from tests.client.hostile import Hostile, forwards
+from tests.client.hostile import Hostile, forwards, streams_from
 from tests.contracts.caller import GOLD, unique
 from tests.contracts.service import Service
 
@@ -133,16 +134,21 @@ def test_a_read_has_the_command_that_it_is_to_wait_for(client: Client, wallet: s
     assert client.wallet(wallet, after=command.id, wait_s=20).available(GOLD) == 70
 
 
-def test_the_feed_survives_a_restart_of_the_api(service: Service, client: Client, wallet: str) -> None:
+def test_the_feed_goes_on_when_its_connection_is_lost_and_resumes_from_any_cursor(
+    service: Service, client: Client, key: str, wallet: str, hostile: Hostile
+) -> None:
+    """The second outcome is lost on the wire, with the connection."""
+    cut = threading.Event()
+    hostile.will(streams_from(service.url, cut))
     keys = [unique("client-key") for _ in range(3)]
-    with client.outcomes(client.newest_cursor(), wallet=wallet) as feed:
+    with Client(hostile.url, key) as following, following.outcomes(client.newest_cursor(), wallet=wallet) as feed:
         client.spend(wallet, GOLD, 1, idempotency_key=keys[0])
         told = [next(feed)]
-        service.stop_api()
-        service.start_api()
-        for key in keys[1:]:
-            client.spend(wallet, GOLD, 1, idempotency_key=key)
+        cut.set()
+        for each in keys[1:]:
+            client.spend(wallet, GOLD, 1, idempotency_key=each, wait_s=20)
         told += [next(feed), next(feed)]
+    assert len(hostile.heard) == 2
     assert [command.idempotency_key for command in told] == keys
     assert all(command.applied for command in told)
     resumed = client.outcomes(told[0].cursor, wallet=wallet, idle_s=0.5)

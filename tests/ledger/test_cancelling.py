@@ -113,10 +113,11 @@ def test_a_poison_command_can_be_cancelled(bank: Bank, desk: Canceller) -> None:
 def test_cancelling_one_of_a_group_cancels_all_of_it(bank: Bank, desk: Canceller, member: int) -> None:
     group = accept_group(bank, [bank.new("top_up", "alice", n) for n in (1, 2, 3)])
     alone = bank.order("top_up", "alice", 4)
-    seqs = [accepted.seq for accepted in group if accepted]
+    later = accept_group(bank, [bank.new("top_up", "alice", n) for n in (5, 6)])
+    seqs, others = ([accepted.seq for accepted in of_group if accepted] for of_group in (group, later))
     assert desk.cancel(seqs[member]) == seqs
     bank.drain()
-    assert bank.codes([*seqs, alone]) == ["cancelled"] * 3 + ["applied"]
+    assert bank.codes([*seqs, alone, *others]) == ["cancelled"] * 3 + ["applied"] * 3
     bank.assert_settled()
 
 

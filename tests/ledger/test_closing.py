@@ -156,6 +156,7 @@ def test_a_sweep_takes_every_asset_and_its_lots_in_one_transfer(bank: Bank) -> N
     assert bank.rows("SELECT client_id, wallet, to_wallet, options->>'reason' FROM commands WHERE seq = %s", seq) == [
         (bank.client, "alice", "bob", "merged accounts")
     ]
+    assert bank.one("SELECT options->'assets' FROM commands WHERE seq = %s", seq) == ["diamonds", GOLD]
     lots = """
         SELECT w.code, l.remaining, l.expires_at FROM lots l JOIN accounts a ON a.id = l.account_id
         JOIN wallets w ON w.id = a.wallet_id WHERE w.tenant_id = %s AND l.remaining > 0

@@ -148,6 +148,7 @@ def test_clients_hear_of_their_own_alone(bank: Bank, reader: Reader) -> None:
     try:
         bank.top_up("alice", 1)
         assert other.told() == []
+        assert other.end() == START
         assert not other.news()
         assert reader.news()
         assert len(reader.told()) == 1

@@ -129,6 +129,7 @@ PAGES = (  # the filter, the versions on its first page, how many rows may be lo
     (Filter(reference="rare"), range(ENTRIES, 0, -1000), 100),
     (Filter(reference="none"), (), 0),
     (Filter(metadata='{"is":"rare"}'), range(ENTRIES, 0, -1000), 100),
+    (Filter(metadata='{"is":"common"}'), [n for n in range(ENTRIES, ENTRIES - 60, -1) if n % 1000][:50], 700),
     (Filter(metadata='{"is":"none"}'), (), 0),
 )
 

@@ -36,6 +36,14 @@ def test_what_comes_back_from_a_hold_repays_what_is_owed_first(bank: Bank, ends:
     bank.assert_settled()
 
 
+def test_a_capture_leaves_the_wallets_other_hold_alone(bank: Bank) -> None:
+    bank.top_up("alice", 100)
+    first, second = bank.hold("alice", 40), bank.hold("alice", 30)
+    bank.capture(first)
+    assert [bank.hold_status(hold) for hold in (first, second)] == [("captured", 0, 40), ("open", 30, 0)]
+    bank.assert_settled()
+
+
 # --- two at once -------------------------------------------------------------------------------------------------
 
 

@@ -165,6 +165,7 @@ def test_pages_of_short_walks_are_the_whole_list_in_order(client: httpx2.Client,
         bank.drain()
     whole = listed(client, 200)
     assert len(whole) > 20
+    assert whole == sorted(whole, key=lambda entry: entry["at"], reverse=True)
     half = whole[len(whole) // 2]["at"]
     for limit in (1, 2, 3, 200):
         assert listed(client, limit) == whole
@@ -179,6 +180,36 @@ def test_pages_of_short_walks_are_the_whole_list_in_order(client: httpx2.Client,
         ]
     csv_of = table(client.get(ENTRIES, headers=CSV, params={"type": "top_up"}))
     assert [line["id"] for line in csv_of] == [entry["id"] for entry in reversed(whole) if entry["type"] == "top_up"]
+
+
+def test_pages_of_a_few_commands_are_the_whole_list_in_order(client: httpx2.Client, bank: Bank) -> None:
+    """Those are looked up by the reference or the metadata, and not walked to."""
+    bank.open_asset("diamonds")
+    for n in range(12):
+        order = {"reference": "order-1", "metadata": '{"item": "sword"}'} if n % 3 else {}
+        bank.top_up("alice", 1, asset=(GOLD, "diamonds")[n % 2], **order)
+    whole = [entry for entry in listed(client) if entry["reference"]]
+    assert len(whole) == 8
+    half = whole[4]["at"]
+    for which in ({"reference": "order-1"}, {"metadata": '{"item":"sword"}'}):
+        for limit in (1, 2, 3, 50):
+            assert listed(client, limit, **which) == whole
+            assert listed(client, limit, **which, to=half) == whole[5:]
+            assert listed(client, limit, **which, from_=half) == whole[:5]
+        lines = table(client.get(ENTRIES, headers=CSV, params=which))
+        assert [line["id"] for line in lines] == [entry["id"] for entry in reversed(whole)]
+
+
+@pytest.mark.usefixtures("short_walks")
+def test_an_account_without_entries_of_that_time_takes_no_share_of_the_walk(client: httpx2.Client, bank: Bank) -> None:
+    bank.open_asset("diamonds")
+    bank.top_up("alice", 1, asset="diamonds")
+    since = bank.top_up("alice", 1).at
+    for _ in range(5):
+        bank.order("top_up", "alice", 1)
+    bank.drain()
+    found = client.get(ENTRIES, params={"from": since.isoformat()}).json()
+    assert (versions(found["data"]), found["next_cursor"]) == ([6, 5, 4, 3, 2, 1], "")
 
 
 @pytest.mark.usefixtures("short_walks")
@@ -345,7 +376,9 @@ def test_a_statement_adds_up_whatever_happened_and_wherever_it_is_cut(
 
 
 def test_a_statement_of_nothing(client: httpx2.Client, bank: Bank) -> None:
-    bank.open_wallet("alice")
+    """What the wallet has of another asset is not in it."""
+    bank.open_asset("diamonds")
+    bank.top_up("alice", 1, asset="diamonds")
     found = assert_adds_up(client)
     assert found["opening"] == found["closing"] == {"posted": "0", "held": "0", "available": "0", "version": 0}
     assert (found["entries"], found["from"]) == ([], None)
@@ -363,6 +396,28 @@ def test_statements_that_cannot_be(client: httpx2.Client, bank: Bank) -> None:
         answer = client.get(STATEMENT, params={"asset": GOLD, **which})
         assert code(answer) == "422 validation_failed"
         assert answer.json()["errors"][0]["pointer"] == "/query/to"
+
+
+# --- transfers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_transfer_tells_its_debit_first(client: httpx2.Client, bank: Bank) -> None:
+    """Whichever of the two accounts is the older one."""
+    for wallet in ("alice", "bob"):
+        bank.top_up(wallet, 10)
+    for source, target in (("alice", "bob"), ("bob", "alice")):
+        bank.transfer(source, target, 1)
+        moved = client.get(f"/v1/transfers/{listed(client)[0]['transfer']}").json()["entries"]
+        assert [(entry["wallet"], entry["direction"]) for entry in moved] == [(source, "debit"), (target, "credit")]
+
+
+def test_a_transfers_id_has_its_time(client: httpx2.Client, bank: Bank) -> None:
+    bank.top_up("alice", 1)
+    (entry,) = listed(client)
+    good = entry["transfer"]
+    another_time = f"{int(good[0], 16) ^ 1:x}{good[1:]}"
+    assert client.get(f"/v1/transfers/{good}").status_code == 200
+    assert code(client.get(f"/v1/transfers/{another_time}")) == "404 transfer_not_found"
 
 
 # --- streaming -----------------------------------------------------------------------------------------------------

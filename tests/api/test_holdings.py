@@ -47,6 +47,9 @@ def test_lots_stand_in_the_order_of_spending(client: httpx2.Client, bank: Bank) 
     assert [part["lot"] for part in (spent.result or {})["lots"]] == [lot["id"] for lot in shown]
     assert account(client, "alice")["lots"] == []
     assert account(client, "alice")["posted"] == "1"
+    bank.bonus("alice", 7)
+    bank.bonus("alice", 8, priority=1)
+    assert [lot["remaining"] for lot in account(client, "alice")["lots"]] == ["8"]
 
 
 def test_a_lot_says_what_is_held_of_it(client: httpx2.Client, bank: Bank) -> None:
@@ -54,14 +57,17 @@ def test_a_lot_says_what_is_held_of_it(client: httpx2.Client, bank: Bank) -> Non
     bank.bonus("alice", 10, credits_expire_at=ends)
     bank.hold("alice", 4)
     bank.spend("alice", 1)
-    (lot,) = account(client, "alice")["lots"]
+    found = account(client, "alice")
+    (lot,) = found["lots"]
     assert (lot["remaining"], lot["held"], lot["available"]) == ("9", "4", "5")
+    assert (found["posted"], found["held"], found["available"]) == ("9", "4", "5")
     assert lot["id"].endswith(".1")
     assert lot["expires_at"] == ends.isoformat().replace("+00:00", "Z")
 
 
 def test_a_lot_past_its_time_is_not_available_before_it_leaves(client: httpx2.Client, bank: Bank) -> None:
-    """Of what is past its time, the held part is no one's to spend anyway."""
+    """Of what is past its time, the held part is no one's to spend anyway. Another wallet's lots are its own."""
+    bank.bonus("bob", 3, credits_expire_at=bank.in_seconds(3600))
     bank.top_up("alice", 100)
     bank.bonus("alice", 10, credits_expire_at=bank.in_seconds(3600))
     bank.hold("alice", 4)
@@ -127,6 +133,27 @@ def test_holds_of_all_assets_are_one_list_newest_first(client: httpx2.Client, ba
     for query, expected in ({}, placed), ({"status": "open"}, [(asset, n) for asset, n in placed if n % 3]):
         found = [hold for page in linked(client, "/v1/wallets/alice/holds", **query) for hold in page]
         assert [(hold["asset"], int(hold["amount"])) for hold in found] == expected
+
+
+def test_no_more_holds_are_read_than_asked_for(bank: Bank) -> None:
+    bank.open_asset("amber")
+    for asset in (GOLD, "amber"):
+        bank.top_up("alice", 3, asset=asset)
+        for _ in range(3):
+            bank.hold("alice", 1, asset=asset)
+    found = bank._register(lambda to: holdings.holds(to, bank.tenant, "alice", open_only=False, before=None, limit=2))
+    assert [hold.asset for hold in found] == ["amber", "amber"]
+
+
+def test_a_wallet_of_another_tenant_has_holds_of_its_own(client: httpx2.Client, bank: Bank) -> None:
+    other = Bank(bank.url)
+    try:
+        for amount, each in ((1, bank), (2, other)):
+            each.top_up("alice", 10)
+            each.hold("alice", amount)
+        assert [hold["amount"] for hold in client.get("/v1/wallets/alice/holds").json()["data"]] == ["1"]
+    finally:
+        other.close()
 
 
 def test_open_holds_are_found_among_many_that_ended(bank: Bank, engine: Engine) -> None:

@@ -33,6 +33,7 @@ def test_alive_and_ready(anyone: httpx2.Client) -> None:
 def test_ready_tells_how_long_the_oldest_command_waits(anyone: httpx2.Client, bank: Bank) -> None:
     bank.order("spend", "alice", 1)
     bank.do("SELECT pg_sleep(0.05)")
+    bank.order("spend", "alice", 1)
     assert 0.05 <= anyone.get("/readyz").json()["oldest_pending_s"] < 60
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from ledger import reads
 from tests.api.serving import code
-from tests.books import GOLD, Bank
+from tests.books import GOLD, PARTITIONS, Bank
 
 DETAILS: dict[str, Any] = {"lots": [], "limits": None}  # of a wallet without any, read alone
 
@@ -170,6 +171,23 @@ def test_wallets_are_listed_by_id_without_the_systems_own(client: httpx2.Client,
     found = pages(client, "/v1/wallets", 3)
     assert [[wallet["id"] for wallet in page] for page in found] == [ids[:3], ids[3:6], ids[6:]]
     assert found[1][0]["accounts"][0]["posted"] == "5"
+
+
+def test_a_wallets_accounts_stand_by_asset(client: httpx2.Client, bank: Bank) -> None:
+    for asset in ("silver", "amber"):
+        bank.open_asset(asset)
+    for asset in ("silver", GOLD, "amber"):
+        bank.top_up("alice", 1, asset=asset)
+    (listed,) = client.get("/v1/wallets").json()["data"]
+    for found in (client.get("/v1/wallets/alice").json(), listed):
+        assert [account["asset"] for account in found["accounts"]] == ["amber", GOLD, "silver"]
+
+
+def test_no_more_wallets_are_read_than_asked_for(bank: Bank) -> None:
+    for id in ("a", "b", "c"):
+        bank.open_wallet(id)
+    found = bank._register(lambda to: reads.wallets(to, bank.tenant, after="", limit=2, partitions=PARTITIONS))
+    assert [wallet.id for wallet in found] == ["a", "b"]
 
 
 def test_a_full_last_page_has_no_next(client: httpx2.Client, bank: Bank) -> None:

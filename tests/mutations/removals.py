@@ -71,8 +71,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_journal.py", "tests/properties/test_reference.py", "tests/contracts/test_atomic.py",
     ),
     "ledger/references.py": (
-        "tests/ledger/test_holds.py", "tests/ledger/test_closing.py", "tests/ledger/test_queued.py",
-        "tests/api/test_holdings.py", "tests/properties/test_reference.py", "tests/properties/test_interleavings.py",
+        "tests/ledger/test_lots.py", "tests/ledger/test_holds.py", "tests/ledger/test_closing.py",
+        "tests/ledger/test_queued.py", "tests/api/test_holdings.py", "tests/properties/test_reference.py",
+        "tests/properties/test_interleavings.py",
         "tests/contracts/test_command_set.py", "tests/contracts/test_credits.py",
     ),
     "ledger/supply.py": (
@@ -115,7 +116,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_previews.py", "tests/api/test_previews.py", "tests/properties/test_previews.py",
     ),
     "ledger/history.py": (
-        "tests/api/test_time.py", "tests/api/test_tenancy.py", "tests/api/test_entries.py",
+        "tests/api/test_entries.py", "tests/api/test_time.py", "tests/api/test_tenancy.py",
         "tests/ledger/test_history_plans.py", "tests/contracts/test_finding.py",
     ),
     "ledger/reads.py": (

@@ -29,7 +29,6 @@ WHERE account_id = ANY(%b::bigint[]) AND remaining > 0
 UNION
 SELECT l.account_id, l.seq, l.n, l.created_at, l.source, l.priority, l.expires_at, l.remaining, l.held, l.sweeps
 FROM unnest(%b::bigint[], %b::smallint[]) AS k (seq, n) JOIN lots l USING (seq, n)
-ORDER BY seq, n
 """
 _HOLDS: LiteralString = """
 SELECT seq, status, amount, remaining, captured, expires_at, lots::text FROM holds WHERE seq = ANY(%b::bigint[])

@@ -120,9 +120,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_history_plans.py", "tests/contracts/test_finding.py",
     ),
     "ledger/reads.py": (
-        "tests/ledger/test_queued.py", "tests/api/test_wallets.py", "tests/api/test_assets.py",
-        "tests/api/test_holdings.py", "tests/api/test_limits.py", "tests/api/test_tenancy.py",
-        "tests/api/test_operation.py", "tests/api/test_backlog.py", "tests/contracts/test_finding.py",
+        "tests/ledger/test_queued.py", "tests/api/test_holdings.py", "tests/api/test_wallets.py",
+        "tests/api/test_operation.py", "tests/api/test_assets.py", "tests/api/test_limits.py",
+        "tests/api/test_tenancy.py", "tests/api/test_backlog.py", "tests/contracts/test_finding.py",
     ),
     "ledger/receipts.py": (
         "tests/ledger/test_audit_chain.py", "tests/api/test_receipts.py", "tests/api/test_tenancy.py",

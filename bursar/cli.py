@@ -57,10 +57,16 @@ def worker(
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="Processes that drain.", min=1)] = 1,
     name: Annotated[str | None, typer.Option(help="This worker's name in Flower. [default: bursar@host-pid]")] = None,
+    webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks, and drain nothing.")] = False,
 ) -> None:
     """Apply commands to the ledger: answer doorbells, and look out for what no doorbell announced."""
-    from worker.serve import serve
+    from worker.serve import serve, serve_webhooks
 
+    if webhooks:
+        if partitions is not None or concurrency != 1:
+            raise typer.BadParameter("--webhooks goes with neither --partitions nor --concurrency")
+        serve_webhooks(name=name)
+        return
     serve(partitions=partitions, concurrency=concurrency, name=name)
 
 

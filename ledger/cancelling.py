@@ -11,8 +11,10 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from ledger import deliveries
 from ledger.commands import TOMBSTONE
 from ledger.errors import BrokenInvariant, Code
+from ledger.events import Outcome, outcome_type
 from ledger.feed import CANCELS
 from ledger.inbox import CANCELLED_UNSEEN, PARTITION_LOCKS
 
@@ -34,6 +36,10 @@ RETURNING seq
 _OUTCOMES: LiteralString = """
 INSERT INTO outcomes (seq, status, code, detail, accounts, at, client_id, stream)
 SELECT seq, 'cancelled', %b, %b, '[]', clock_timestamp(), client_id, %b FROM commands WHERE seq = ANY(%b::bigint[])
+RETURNING at
+"""
+_TOLD: LiteralString = """
+SELECT seq, tenant_id, wallet, to_wallet FROM commands WHERE seq = ANY(%b::bigint[]) ORDER BY seq
 """
 
 
@@ -54,7 +60,7 @@ def cancel(connection: psycopg.Connection[Any], seq: int) -> Cancelled:
     with connection.cursor(binary=True) as cursor:
         seqs = [taken for (taken,) in cursor.execute(_TAKE, (seq,))]
         if seqs:
-            _write(cursor, seqs, "cancelled before it was decided")
+            _write(connection, seqs, "cancelled before it was decided")
         return Cancelled(seq, seqs)
 
 
@@ -68,7 +74,7 @@ def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id
         tombstone = (tenant_id, client_id, TOMBSTONE, key, CANCELLED_UNSEEN)
         with connection.cursor(binary=True) as cursor:
             if buried := cursor.execute(_BURY, tombstone).fetchone():
-                _write(cursor, [buried[0]], "cancelled before it arrived")
+                _write(connection, [buried[0]], "cancelled before it arrived")
                 return Cancelled(buried[0], [buried[0]])
         seq = _find(connection, client_id, key)  # it came meanwhile
         if seq is None:
@@ -76,10 +82,15 @@ def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id
     return cancel(connection, seq)
 
 
-def _write(cursor: psycopg.Cursor[Any], seqs: list[int], detail: str) -> None:
+def _write(connection: psycopg.Connection[Any], seqs: list[int], detail: str) -> None:
     """Their outcomes. They have a stream of the feed to themselves: a cancel holds no partition."""
-    cursor.execute("SELECT pg_advisory_xact_lock(%b::int, %b::int)", (PARTITION_LOCKS, CANCELS))
-    cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs))
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%b::int, %b::int)", (PARTITION_LOCKS, CANCELS))
+        ((at,), *_) = cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs)).fetchall()
+        type_ = outcome_type("cancelled", Code.CANCELLED)
+        told = [Outcome(seq, tenant, type_, *wallets) for seq, tenant, *wallets in cursor.execute(_TOLD, (seqs,))]
+        deliveries.ask_listeners(cursor, {outcome.tenant_id for outcome in told})
+        deliveries.owe(connection, deliveries.listeners(cursor), told, at)
 
 
 def _find(connection: psycopg.Connection[Any], client_id: int, key: str) -> int | None:

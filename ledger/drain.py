@@ -12,11 +12,11 @@ from ledger.decide import decide
 from ledger.decisions import Books, Refused
 from ledger.errors import Code
 from ledger.inbox import Claim
-from ledger.journal import Journal
+from ledger.journal import Journal, Written
 
 
-def apply(connection: psycopg.Connection[Any], claim: Claim, *, task_id: UUID | None) -> list[int]:
-    """Decide the claimed commands in order and write what they come to; the seqs that now have an outcome."""
+def apply(connection: psycopg.Connection[Any], claim: Claim, *, task_id: UUID | None) -> Written:
+    """Decide the claimed commands in order and write what they come to."""
     journal = settle(books.lock(connection, claim.commands, claim.now), claim.commands)
     return journal.write(connection, task_id=task_id)
 

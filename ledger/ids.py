@@ -24,6 +24,8 @@ class Kind(IntEnum):
 
     COMMAND = 0xC0D
     TRANSFER = 0x7A4
+    EVENT = 0xE7E
+    ENDPOINT = 0xE4D
 
 
 def unix_ms(at: datetime) -> int:
@@ -45,6 +47,15 @@ def command_id(seq: int, accepted_at: datetime) -> str:
 
 def transfer_id(seq: int, at: datetime) -> str:
     return public_id(Kind.TRANSFER, seq, at)
+
+
+def event_id(seq: int, at: datetime) -> str:
+    """The outcome of command `seq`, or other news, of time `at`: what a receiver knows it by, however often it comes."""
+    return public_id(Kind.EVENT, seq, at)
+
+
+def endpoint_id(id_: int, created_at: datetime) -> str:
+    return public_id(Kind.ENDPOINT, id_, created_at)
 
 
 def lot_id(seq: int, n: int, at: datetime) -> str:

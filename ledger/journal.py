@@ -6,13 +6,13 @@ whole batch into the database. Nothing else in Bursar writes these tables.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, LiteralString, assert_never
+from typing import Any, LiteralString, NamedTuple, assert_never
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from ledger import chain, supply
+from ledger import chain, deliveries, supply
 from ledger.books import open_accounts
 from ledger.commands import Command
 from ledger.decisions import (
@@ -34,6 +34,7 @@ from ledger.decisions import (
     Reversed,
 )
 from ledger.errors import BrokenInvariant, Code
+from ledger.events import Outcome, outcome_type
 from ledger.ids import lot_id
 from ledger.lots import Lot, Piece
 from ledger.references import hold_row
@@ -107,6 +108,13 @@ ON CONFLICT (seq) DO UPDATE SET reversed = EXCLUDED.reversed WHERE reversals.rev
 _encode = msgspec.json.Encoder().encode
 
 
+class Written(NamedTuple):
+    """The seqs that now have their outcome, and the number of webhook deliveries that they owe."""
+
+    seqs: list[int]
+    deliveries: int
+
+
 class Journal:
     """What one drain has decided and not yet written."""
 
@@ -121,11 +129,11 @@ class Journal:
         self._lots: dict[tuple[int, int], tuple[Lot, Account]] = {}
         self._lot_entries: list[tuple[int, int, int, int, int, int]] = []  # as the table's columns
         self._reversals: dict[int, int] = {}
-        self._places: list[tuple[int, int]] = []  # of the outcomes in the feed: client, stream
+        self._decided: list[Command] = []  # what the outcomes are of
 
     def record(self, command: Command, decision: Decision) -> None:
         """Post a decision to the running balances, so that the next one sees it."""
-        self._places.append((command.client_id, command.partition))
+        self._decided.append(command)
         match decision:
             case Applied():
                 seq = command.seq
@@ -210,15 +218,15 @@ class Journal:
         lot_seq, lot_n = (lot.seq, lot.n) if lot is not None else (0, 0)
         self._lot_entries.append((seq, position, lot_seq, lot_n, amount, held))
 
-    def write(self, connection: psycopg.Connection[Any], *, task_id: UUID | None) -> list[int]:
-        """Write it all in the caller's transaction; the seqs that now have their outcome.
+    def write(self, connection: psycopg.Connection[Any], *, task_id: UUID | None) -> Written:
+        """Write it all in the caller's transaction.
 
         Raises BooksMoved (drain again), or BrokenInvariant or a psycopg error where the books refuse.
         """
         at: datetime = self._books.now
         open_accounts(connection, (account for account in self._changed.values() if account.id == 0))
         # Never closed: a closed cursor forgets its count, and how early the counts come is up to the server.
-        balances, reversals = connection.cursor(), connection.cursor()
+        balances, reversals, listening = connection.cursor(), connection.cursor(), connection.cursor(binary=True)
         with connection.pipeline():
             if self._transfers:
                 heads = _lock_heads(connection, {partition for _, _, partition, _ in self._transfers})
@@ -236,7 +244,9 @@ class Journal:
                 connection.execute(_TRANSFERS, (at, *_columns(links)))
                 ends = [(partition, head.position, head.hash) for partition, head in heads.items()]
                 connection.execute(_MOVE_HEADS, _columns(ends))
-            connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes), *_columns(self._places)))
+            places = [(command.client_id, command.partition) for command in self._decided]
+            connection.execute(_OUTCOMES, (at, task_id, *_columns(self.outcomes), *_columns(places)))
+            deliveries.ask_listeners(listening, (command.tenant_id for command in self._decided))
             if self._holds:
                 holds = [hold_row(hold, self._books.accounts[hold.account], at) for hold in self._holds.values()]
                 connection.execute(_HOLDS, _columns(holds))
@@ -252,7 +262,10 @@ class Journal:
             raise BrokenInvariant(f"{len(self._changed)} balances changed, {balances.rowcount} were written")
         if reversals.rowcount != len(self._reversals) and self._reversals:
             raise BrokenInvariant(f"{len(self._reversals)} reversals, {reversals.rowcount} were written")
-        return [outcome[0] for outcome in self.outcomes]
+        owed = 0
+        if listeners := deliveries.listeners(listening):
+            owed = deliveries.owe(connection, listeners, _told(self._decided, self.outcomes), at)
+        return Written([outcome[0] for outcome in self.outcomes], owed)
 
 
 def _lock_heads(connection: psycopg.Connection[Any], partitions: set[int]) -> dict[int, chain.Head]:
@@ -267,13 +280,26 @@ def _lock_heads(connection: psycopg.Connection[Any], partitions: set[int]) -> di
 
 def quarantine(
     connection: psycopg.Connection[Any], commands: Sequence[Command], at: datetime, *, task_id: UUID | None
-) -> None:
+) -> Written:
     """Give commands that break every drain their outcome, `failed`, so that those behind them move on. More than one:
     a group."""
     detail = "could not be decided; an operator has been told"
-    outcomes = [(command.seq, "failed", Code.INTERNAL_ERROR, detail, None, None) for command in commands]
+    outcomes = [(command.seq, "failed", str(Code.INTERNAL_ERROR), detail, None, None) for command in commands]
     places = [(command.client_id, command.partition) for command in commands]
     connection.execute(_OUTCOMES, (at, task_id, *_columns(outcomes), *_columns(places)))
+    with connection.cursor(binary=True) as listening:
+        deliveries.ask_listeners(listening, (command.tenant_id for command in commands))
+        listeners = deliveries.listeners(listening)
+    owed = deliveries.owe(connection, listeners, _told(commands, outcomes), at)
+    return Written([command.seq for command in commands], owed)
+
+
+def _told(commands: Sequence[Command], outcomes: Sequence[tuple[int, str, str, Any, Any, Any]]) -> list[Outcome]:
+    """The outcomes, as far as it decides who is told of them."""
+    return [
+        Outcome(command.seq, command.tenant_id, outcome_type(status, code), command.wallet, command.to_wallet)
+        for command, (_, status, code, *_) in zip(commands, outcomes, strict=True)
+    ]
 
 
 def _lower_floor(account: Account, below_zero: bool) -> None:

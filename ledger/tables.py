@@ -333,4 +333,87 @@ changes = Table(  # made by hand, of a wallet (its limits: in an asset) or, with
     Index("ix_changes_asset", "tenant_id", "asset", "id", postgresql_where=text("wallet IS NULL")),
 )
 
+# --- who is told ---------------------------------------------------------------------------------------------------
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("client_id", Integer, nullable=False),  # who made it
+    Column("url", Text, nullable=False),
+    Column("description", Text),
+    Column("event_types", ARRAY(Text)),  # NULL: all
+    Column("wallets", ARRAY(Text)),  # NULL: all
+    Column("ordering", Text, nullable=False),
+    Column("max_per_second", Integer),
+    Column("header_names", ARRAY(Text), nullable=False),
+    Column("headers", LargeBinary),  # names and values, sealed (runtime.vault), as are the secrets
+    Column("secret", LargeBinary, nullable=False),
+    Column("former_secret", LargeBinary),  # signs beside the other one until `former_until`
+    Column("former_until", _timestamp),
+    Column("status", Text, nullable=False),
+    Column("disabled_reason", Text),
+    Column("owed_after", BigInteger, nullable=False),  # what outcomes it is owed as it stands: those of later positions
+    Column("failing_since", _timestamp),  # nothing but failures since then; NULL: the last attempt went well
+    Column("paused_until", _timestamp),  # it asked for a pause
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    CheckConstraint("ordering IN ('none', 'per_wallet')", name="ordering"),
+    CheckConstraint("status IN ('enabled', 'disabled', 'deleted')", name="status"),
+    Index(None, "tenant_id"),
+)
+
+events = Table(  # what is told besides outcomes, numbered from the commands' sequence
+    "events",
+    metadata,
+    Column(
+        "seq",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=text("nextval('commands_seq_seq'::regclass)"),
+    ),
+    Column("tenant_id", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", _timestamp, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+deliveries = Table(  # an event that an endpoint is owed: an outcome, or one of `events`
+    "deliveries",
+    metadata,
+    Column("endpoint_id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("lane", BigInteger),  # of an endpoint that wants order: the wallet's; in a lane the lowest seq goes first
+    Column("status", Text, nullable=False, server_default=text("'pending'")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("due_at", _timestamp),  # NULL: it is over
+    Column("at", _timestamp, nullable=False),  # of the event
+    CheckConstraint("status IN ('pending', 'delivered', 'exhausted')", name="status"),
+    CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="due"),
+    Index("ix_deliveries_due", "endpoint_id", "due_at", postgresql_where=text("due_at IS NOT NULL AND lane IS NULL")),
+    Index(
+        "ix_deliveries_lane",
+        "endpoint_id",
+        "lane",
+        "seq",
+        postgresql_where=text("due_at IS NOT NULL AND lane IS NOT NULL"),
+    ),
+    Index("ix_deliveries_exhausted", "endpoint_id", "seq", postgresql_where=text("status = 'exhausted'")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("endpoint_id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at", _timestamp, nullable=False),
+    Column("status", SmallInteger),  # of the answer; NULL: there was none
+    Column("failure", Text),  # NULL: delivered
+    Column("detail", Text),
+    Column("took_ms", Integer, nullable=False),
+    Column("body", Text, nullable=False),  # of the answer, as far as it was read
+)
+
 RECORDS = (commands, outcomes, transfers, entries, lot_entries, changes)

@@ -1,6 +1,6 @@
-"""The Celery application: one task, a queue per partition, and settings that suit a doorbell.
+"""The Celery application: a queue per partition and one for webhooks, and settings that suit a doorbell.
 
-A message says "partition 3 has work" and nothing else. It may be lost, doubled, late or out of order, and nothing is
+A message says "partition 3 has work", or "webhooks are due", and nothing else. It may be lost, doubled, late or out of order, and nothing is
 wrong but a little latency (docs/decisions/0001-doorbell.md). So the settings favour speed and small failure over
 delivery guarantees that Redis could not give anyway.
 """
@@ -16,6 +16,8 @@ from kombu.transport import redis, virtual
 from runtime.settings import Settings
 
 DRAIN_TASK = "wallet.drain"
+DELIVER_TASK = "webhooks.deliver"
+WEBHOOKS_QUEUE = "webhooks"
 KEY_PREFIX = "bursar:"  # before every key in Redis, Celery's and ours, so that a shared server stays tidy
 
 # A drain run ends after a second (worker.drain.RUN_MAX_S); a minute means that it hangs, whatever the reason.
@@ -73,9 +75,8 @@ def queue_name(partition: int) -> str:
 def make_celery(settings: Settings, *, partitions: int) -> Celery:
     """Celery as the api (to ring) and the workers (to listen) use it."""
     celery = Celery("bursar", broker=settings.redis_url.get_secret_value(), set_as_current=True, events=_Events)
-    queues = [
-        Queue(name, Exchange(name, type="direct"), routing_key=name) for name in map(queue_name, range(partitions))
-    ]
+    names = [*map(queue_name, range(partitions)), WEBHOOKS_QUEUE]
+    queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
     transport: dict[str, Any] = {
         "global_keyprefix": KEY_PREFIX,
         "priority_steps": [0],  # one list a queue: fewer keys to BRPOP, strictly first in, first out

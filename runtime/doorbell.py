@@ -17,7 +17,7 @@ import structlog
 from celery import Celery
 from redis.client import Pipeline
 
-from runtime.celery_app import DRAIN_TASK, KEY_PREFIX, queue_name
+from runtime.celery_app import DELIVER_TASK, DRAIN_TASK, KEY_PREFIX, WEBHOOKS_QUEUE, queue_name
 
 log = structlog.get_logger()
 
@@ -26,6 +26,9 @@ REDIS_TIMEOUT_S = 0.25  # a hint that takes longer than the look-out is no use
 
 BEAT_S = 0.005  # between two messages of one process: the worker who answers the first serves every partition it can
 QUIET_AFTER_FAILURE_S = 1.0  # how long Redis is left alone after it failed; meanwhile the look-out serves
+
+
+COURIERS = -1  # in the place of a partition: webhooks are due
 
 
 def flag_key(partition: int) -> str:
@@ -111,7 +114,10 @@ class Doorbell:
             return
         partition = random.choice(silent)
         if self._redis.set(flag_key(partition), b"1", nx=True, px=FLAG_TTL_MS):
-            self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
+            if partition == COURIERS:
+                self._celery.send_task(DELIVER_TASK, queue=WEBHOOKS_QUEUE, ignore_result=True)
+            else:
+                self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
         if len(silent) > 1:
             self.ring_all(other for other in silent if other != partition)
 

@@ -50,6 +50,15 @@ class Settings(BaseSettings):
         None,
         description="Receivers of webhooks that need not be public: names, addresses, networks, with commas between.",
     )
+    secrets_key: SecretStr | None = Field(
+        None, description="Seals webhook secrets: 32 random bytes in base64. Without it there are no webhooks."
+    )
+    secrets_former_keys: SecretStr | None = Field(
+        None, description="Keys that sealed before and still open, in base64, with commas between."
+    )
+    webhook_retention_days: int = Field(
+        90, ge=7, le=36_500, description="How long deliveries and their attempts are kept after they are over."
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
@@ -74,12 +83,19 @@ class Settings(BaseSettings):
         AllowedHosts.parse(value or "")
         return value
 
+    @field_validator("secrets_key", "secrets_former_keys")
+    @classmethod
+    def _secrets_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for key in (value.get_secret_value() if value is not None else "").replace(",", " ").split():
+            _require_key(key, remedy="`openssl rand -base64 32` makes one")
+        return value
 
-def _require_key(text: str) -> None:
+
+def _require_key(text: str, *, remedy: str = "`bursar receipts new-key` makes a pair") -> None:
     try:
         base64url.key_bytes(text)
     except ValueError as error:
-        raise ValueError(f"{error}; `bursar receipts new-key` makes a pair") from None
+        raise ValueError(f"{str(error).replace('an Ed25519 key', 'a key')}; {remedy}") from None
 
 
 @lru_cache(maxsize=1)

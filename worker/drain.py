@@ -17,8 +17,9 @@ from ledger import db, drain, expiry, inbox, journal
 from ledger.commands import Command
 from ledger.errors import BooksMoved
 from ledger.inbox import Claim, Nothing
+from ledger.journal import Written
 from runtime.announce import Announcer
-from runtime.doorbell import Doorbell
+from runtime.doorbell import COURIERS, Doorbell
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class Drainer:
         self.partitions = partitions
         self._connection: psycopg.Connection[Any] | None = None
         self._clients: set[int] = set()  # in whose feeds outcomes are that were not announced yet
+        self._deliveries = 0  # owed, and the couriers have not been rung for
 
     def run(self, *, task_id: UUID | None) -> int:
         """Drain until nothing is left or RUN_MAX_S is over; the number of commands that got their outcome.
@@ -81,8 +83,7 @@ class Drainer:
                         return done
                 else:
                     done += len(seqs)
-                    clients, self._clients = self._clients, set()
-                    self._announcer.announce(seqs, clients)
+                    self._tell(seqs)
                     if len(seqs) >= BUSY_MIN:
                         self._doorbell.silence(self.partitions)
                         cleared, silenced = False, True
@@ -98,6 +99,14 @@ class Drainer:
             self.close()
             log.warning("drain.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
         return done
+
+    def _tell(self, seqs: Sequence[int]) -> None:
+        """After the commit: whoever waits for these outcomes."""
+        clients, self._clients = self._clients, set()
+        self._announcer.announce(seqs, clients)
+        if self._deliveries:
+            self._doorbell.ring(COURIERS)
+        self._deliveries = 0
 
     def overdue(self, age_s: float) -> bool:
         """Whether a command has been pending in these partitions for longer than this."""
@@ -147,9 +156,13 @@ class Drainer:
 
     def _applied(self, claim: Claim, task_id: UUID | None) -> list[int]:
         """In the transaction of the claim, on the drain's connection."""
-        seqs = drain.apply(self._connected(), claim, task_id=task_id)
-        self._clients.update(command.client_id for command in claim.commands)
-        return seqs
+        written = drain.apply(self._connected(), claim, task_id=task_id)
+        self._note(claim.commands, written)
+        return written.seqs
+
+    def _note(self, commands: Sequence[Command], written: Written) -> None:
+        self._clients.update(command.client_id for command in commands)
+        self._deliveries += written.deliveries
 
     def _isolate(self, units: Sequence[Sequence[Command]], task_id: UUID | None) -> list[int]:
         """Apply the batch in smaller and smaller pieces, in order, so that only the poison command is held back. A
@@ -181,8 +194,7 @@ class Drainer:
             claim = inbox.reclaim(connection, unit)
             if claim is None:
                 return []
-            journal.quarantine(connection, unit, claim.now, task_id=task_id)
-        self._clients.update(command.client_id for command in unit)
-        seqs = [command.seq for command in unit]
-        log.error("command.quarantined", seq=seqs[0], attempts=attempts, error=repr(error)[:500])
-        return seqs
+            written = journal.quarantine(connection, unit, claim.now, task_id=task_id)
+        self._note(unit, written)
+        log.error("command.quarantined", seq=unit[0].seq, attempts=attempts, error=repr(error)[:500])
+        return written.seqs

@@ -1,14 +1,15 @@
-"""`bursar worker`: a Celery worker with the options that a doorbell wants."""
+"""`bursar worker`: Celery workers with the options that a doorbell wants."""
 
 import os
 import socket
 import time
+from collections.abc import Iterable
 
 import psycopg
 import structlog
 
 from ledger import db
-from runtime.celery_app import queue_name
+from runtime.celery_app import WEBHOOKS_QUEUE, queue_name
 from runtime.log import configure
 from runtime.settings import settings
 
@@ -32,19 +33,34 @@ def serve(*, partitions: str | None, concurrency: int, name: str | None) -> None
 
     from worker.app import celery
 
-    celery.worker_main(
-        [
-            "worker",
-            "--pool=prefork",
-            f"--concurrency={concurrency}",
-            f"--queues={','.join(map(queue_name, serves))}",
-            f"--hostname={name or f'bursar-{os.getpid()}@{socket.gethostname()}'}",
-            "--without-gossip",
-            "--without-mingle",
-            "--events",
-            f"--loglevel={settings().log_level}",
-        ]
-    )
+    options = ["--pool=prefork", f"--concurrency={concurrency}"]
+    celery.worker_main(_arguments(*options, queues=map(queue_name, serves), name=name))
+
+
+def serve_webhooks(*, name: str | None) -> None:
+    """Deliver webhooks until SIGTERM, which ends what is under way, within some twenty seconds."""
+    configure(settings())
+    if settings().secrets_key is None:
+        raise SystemExit("BURSAR_SECRETS_KEY is not set: without it there are no webhooks to deliver.")
+    _partition_count(settings().database_url.get_secret_value())  # waits for the database
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+
+    from worker.webhooks import celery
+
+    celery.worker_main(_arguments("--pool=solo", queues=[WEBHOOKS_QUEUE], name=name))
+
+
+def _arguments(*options: str, queues: Iterable[str], name: str | None) -> list[str]:
+    return [
+        "worker",
+        *options,
+        f"--queues={','.join(queues)}",
+        f"--hostname={name or f'bursar-{os.getpid()}@{socket.gethostname()}'}",
+        "--without-gossip",
+        "--without-mingle",
+        "--events",
+        f"--loglevel={settings().log_level}",
+    ]
 
 
 def _partition_count(database_url: str) -> int:

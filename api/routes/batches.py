@@ -24,7 +24,7 @@ from api.routes.commands import (
     status_of,
     submit,
 )
-from api.shown import pending, represent
+from runtime.shown import pending, represent
 from api.waiting import Waiting
 from ledger.inbox import Accepted, NewCommand
 from ledger.keys import Scope

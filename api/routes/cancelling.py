@@ -17,7 +17,7 @@ from api.problems import Problem
 from api.requests import IdempotencyKey
 from api.routes.commands import authenticate, bare_key, named_in_path
 from api.sessions import Sessions
-from api.shown import represent
+from runtime.shown import represent
 from api.waiting import Waiting
 from ledger import cancelling
 from ledger.cancelling import Cancelled

@@ -24,7 +24,7 @@ from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
 from api.requests import CommandItem, CommandRequest
 from api.sessions import Sessions
-from api.shown import pending, represent, show_projection
+from runtime.shown import pending, represent, show_projection
 from api.waiting import Waiting
 from ledger import previews
 from ledger.ids import Kind, command_id, parse_id, unix_ms

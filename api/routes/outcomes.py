@@ -18,7 +18,7 @@ from api.feed import Feed, Wanted
 from api.lists import CURSOR_MAX, LIMIT_DEFAULT, LIMIT_MAX, each_once, json_response, whole_number
 from api.openapi import problems
 from api.problems import Problem, invalid, unavailable
-from api.shown import represent
+from runtime.shown import represent
 from ledger.commands import OWN_TYPES, TYPES
 from ledger.feed import Cursor, Told
 from ledger.keys import Scope as KeyScope

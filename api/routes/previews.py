@@ -15,7 +15,7 @@ from api.requests import CommandRequest
 from api.routes.batches import group_of, items_of
 from api.routes.commands import authenticate, command_of, read_referred
 from api.sessions import Sessions
-from api.shown import outcome_without_place
+from runtime.shown import outcome_without_place
 from ledger import previews
 from ledger.ids import command_id
 from ledger.inbox import NewCommand

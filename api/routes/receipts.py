@@ -10,7 +10,7 @@ from api import schemas
 from api.auth import Principal, needs
 from api.openapi import problems
 from api.problems import Problem
-from api.shown import represent
+from runtime.shown import represent
 from api.state import autocommit
 from api.waiting import Waiting
 from ledger import chain, receipts

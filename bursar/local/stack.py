@@ -31,6 +31,7 @@ SEED_TRIES = 3  # the demo data may be put in again and again; two more tries ar
 KEY_ENVIRONMENT = "demo"  # stands in the key, so that nobody takes it for one that opens anything else
 STOP_API_S = 15.0  # requests that still wait for an outcome are cut off: their commands are safe, they ask again
 STOP_WORKER_S = 20.0  # the drain under way, and several of its size
+STOP_WEBHOOKS_S = 22.0  # a receiver has 15 s to answer
 STOP_FLOWER_S = 5.0
 LOOK_EVERY_S = 0.2
 BOUND_LOGS_EVERY_S = 2.0
@@ -76,7 +77,7 @@ class Stack:
         self._valkey = None if redis_url else Valkey(home.path / "valkey", log=home.log("valkey"))
         self._flower_port = 0
         self._flower_auth = ""
-        self._receipt_key = ""
+        self._receipt_key = self._secrets_key = ""
         self._key = ""
         self._claimed = False
         self._told: dict[str, str] = {}
@@ -86,6 +87,7 @@ class Stack:
             self._program("worker", "--name", f"worker-{number}", stop_wait_s=STOP_WORKER_S)
             for number in range(1, WORKERS + 1)
         ]
+        self._webhooks = self._program("worker", "--webhooks", "--name", "webhooks", stop_wait_s=STOP_WEBHOOKS_S)
         self._flower = self._program("flower", stop_wait_s=STOP_FLOWER_S, ready=self._flower_is_ready)
 
     @property
@@ -142,7 +144,7 @@ class Stack:
         try:
             self._screen.line("Stopping")
             self._api.stop()
-            for worker in self._workers:  # both at once, then wait for both
+            for worker in (*self._workers, self._webhooks):  # all at once, then wait for all
                 worker.ask_to_stop()
             for name, part in self._in_stopping_order():
                 if not part.stop():
@@ -163,6 +165,7 @@ class Stack:
         yield "api", self._api
         for number, worker in enumerate(self._workers, 1):
             yield f"worker-{number}", worker
+        yield "webhooks", self._webhooks
         yield "flower", self._flower
         if self._valkey is not None:
             yield "valkey", self._valkey
@@ -199,13 +202,12 @@ class Stack:
 
     def _start_programs(self) -> None:
         self._flower_auth = f"bursar:{remembered_secret(self._home.path / 'flower-password')}"
-        self._receipt_key = os.environ.get("BURSAR_RECEIPT_KEY") or remembered_secret(
-            self._home.path / "receipt-key", make=lambda: base64url.encode(secrets.token_bytes(base64url.KEY_BYTES))
-        )
+        self._receipt_key, self._secrets_key = self._remembered_key("receipt"), self._remembered_key("secrets")
         self._flower_port = remembered_port(self._home.path / "flower-port", preferred=FLOWER_PORT)
         named = {
             "api": self._api,
             **{f"worker-{number}": worker for number, worker in enumerate(self._workers, 1)},
+            "webhooks": self._webhooks,
             "flower": self._flower,
         }
         for program in named.values():  # all at once: most of their start is importing
@@ -217,6 +219,11 @@ class Stack:
                 self._wait_until_ready(watch, program)
                 notes.append(where.get(name, "running"))
             self._watches.append(watch)
+
+    def _remembered_key(self, of: str) -> str:
+        return os.environ.get(f"BURSAR_{of.upper()}_KEY") or remembered_secret(
+            self._home.path / f"{of}-key", make=lambda: base64url.encode(secrets.token_bytes(base64url.KEY_BYTES))
+        )
 
     def _wait_until_ready(self, watch: Watch, program: Program) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -330,6 +337,7 @@ class Stack:
             "BURSAR_URL": self.url,
             "BURSAR_API_KEY": self._key,
             **({"BURSAR_RECEIPT_KEY": self._receipt_key} if self._receipt_key else {}),
+            **({"BURSAR_SECRETS_KEY": self._secrets_key} if self._secrets_key else {}),
         }
 
     def _follow_servers(self) -> None:
@@ -337,7 +345,7 @@ class Stack:
         before = self._told
         self._tell()
         if self._told != before:
-            for program in (self._api, *self._workers, self._flower):
+            for program in (self._api, *self._workers, self._webhooks, self._flower):
                 program.kill()
 
     def _tell(self) -> None:

@@ -1,0 +1,310 @@
+"""Deliveries: what webhook endpoints are owed, and what became of each attempt.
+
+`owe` writes them in the transaction of the outcome. Nothing marks a delivery as under way: an endpoint has one courier
+at a time, by an advisory lock of its session, and a courier knows what it has in the air. If it dies, its session ends,
+and the next one finds everything as it was settled last: delivered once more, perhaps, and never not at all
+(docs/decisions/0023-webhook-deliveries.md).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+import msgspec
+import psycopg
+
+from ledger.events import ENDPOINT_DISABLED, TEST, Listener, Outcome, owed
+from ledger.ids import endpoint_id
+from ledger.outcomes import STATES, CommandState
+
+ENDPOINT_LOCKS = 0x62757201  # the space of advisory locks of couriers: one at a time for each endpoint
+
+_LISTENERS: LiteralString = """
+SELECT id, tenant_id, event_types, wallets, ordering = 'per_wallet' FROM webhook_endpoints
+WHERE status = 'enabled' AND tenant_id = ANY(%b::int[]) ORDER BY id
+"""
+_OWE: LiteralString = """
+INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)
+SELECT endpoint_id, seq, lane, %b, %b FROM unnest(%b::int[], %b::bigint[], %b::bigint[]) AS d (endpoint_id, seq, lane)
+ON CONFLICT (endpoint_id, seq) DO NOTHING
+"""
+
+
+def ask_listeners(cursor: psycopg.Cursor[Any], tenants: Iterable[int]) -> None:
+    """Ask, in a pipeline if need be; `listeners` has the answer."""
+    cursor.execute(_LISTENERS, (list(set(tenants)),))
+
+
+def listeners(cursor: psycopg.Cursor[Any]) -> list[Listener]:
+    return [Listener(*row) for row in cursor]
+
+
+def owe(
+    connection: psycopg.Connection[Any], to: Sequence[Listener], outcomes: Sequence[Outcome], at: datetime
+) -> int:
+    """Write what these outcomes owe, in the caller's transaction; how many deliveries that was."""
+    rows = owed(to, outcomes)
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.execute(_OWE, (at, at, *(list(column) for column in zip(*rows, strict=True))))
+    return len(rows)
+
+
+# --- the courier's -------------------------------------------------------------------------------------------------
+
+_WAITING: LiteralString = """
+SELECT e.id FROM webhook_endpoints e
+WHERE e.status = 'enabled' AND e.id <> ALL(%b::int[]) AND (e.paused_until IS NULL OR e.paused_until <= %b)
+  AND (EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NULL AND due_at <= %b)
+       OR EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NOT NULL AND due_at IS NOT NULL))
+ORDER BY e.id LIMIT %b
+"""
+_TAKE: LiteralString = """
+SELECT id FROM unnest(%b::int[]) AS id WHERE pg_try_advisory_lock(%b::int, id)
+"""
+_LEAVE: LiteralString = "SELECT pg_advisory_unlock(%b::int, id) FROM unnest(%b::int[]) AS id"
+_TARGETS: LiteralString = """
+SELECT id, tenant_id, url, ordering = 'per_wallet', max_per_second, headers, secret,
+       CASE WHEN former_until > %b THEN former_secret END, failing_since, paused_until
+FROM webhook_endpoints WHERE id = ANY(%b::int[]) AND status = 'enabled'
+"""
+_DUE: LiteralString = """
+SELECT n.endpoint_id, d.seq, d.attempts
+FROM unnest(%b::int[], %b::bigint[]) AS n (endpoint_id, wanted)
+CROSS JOIN LATERAL (
+    SELECT seq, attempts FROM deliveries
+    WHERE endpoint_id = n.endpoint_id AND lane IS NULL AND due_at <= %b ORDER BY due_at LIMIT n.wanted
+) d
+"""
+# The first of each lane, lane by lane from where the last look ended: what stands behind it waits for it.
+_HEADS: LiteralString = """
+WITH RECURSIVE heads AS (
+    (SELECT lane, seq, attempts, due_at FROM deliveries
+     WHERE endpoint_id = %b::int AND lane > %b::bigint AND due_at IS NOT NULL AND lane IS NOT NULL
+     ORDER BY lane, seq LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM heads h CROSS JOIN LATERAL (
+        SELECT lane, seq, attempts, due_at FROM deliveries
+        WHERE endpoint_id = %b::int AND lane > h.lane AND due_at IS NOT NULL AND lane IS NOT NULL
+        ORDER BY lane, seq LIMIT 1
+    ) n
+)
+SELECT lane, seq, attempts, due_at <= %b FROM heads LIMIT %b
+"""
+_STATES: LiteralString = STATES + " WHERE c.seq = ANY(%b::bigint[])"
+_EVENTS: LiteralString = "SELECT seq, type, at, data::text FROM events WHERE seq = ANY(%b::bigint[])"
+_SETTLE: LiteralString = """
+WITH settled AS (
+    UPDATE deliveries d SET status = n.status, attempts = n.n, due_at = n.due_at
+    FROM unnest(%b::int[], %b::bigint[], %b::smallint[], %b::text[], %b::timestamptz[])
+    AS n (endpoint_id, seq, n, status, due_at)
+    WHERE d.endpoint_id = n.endpoint_id AND d.seq = n.seq AND d.status = 'pending'
+)
+INSERT INTO attempts (endpoint_id, seq, n, at, status, failure, detail, took_ms, body)
+SELECT * FROM unnest(
+    %b::int[], %b::bigint[], %b::smallint[], %b::timestamptz[], %b::smallint[], %b::text[], %b::text[], %b::int[],
+    %b::text[]
+) ON CONFLICT DO NOTHING
+"""
+_HEALTH: LiteralString = """
+UPDATE webhook_endpoints SET failing_since = %b, paused_until = %b WHERE id = %b::int
+"""
+_DISABLE: LiteralString = """
+UPDATE webhook_endpoints SET status = 'disabled', disabled_reason = %b WHERE id = %b::int AND status = 'enabled'
+RETURNING created_at
+"""
+_TELL: LiteralString = """
+INSERT INTO events (tenant_id, type, at, data) VALUES (%b::int, %b, %b, %b::json) RETURNING seq
+"""
+_OWE_EVENT: LiteralString = """
+INSERT INTO deliveries (endpoint_id, seq, due_at, at)
+SELECT id, %b::bigint, %b, %b FROM webhook_endpoints
+WHERE tenant_id = %b::int AND status = 'enabled' AND (event_types IS NULL OR %b::text = ANY(event_types))
+"""
+_OWE_ONE: LiteralString = "INSERT INTO deliveries (endpoint_id, seq, due_at, at) VALUES (%b::int, %b::bigint, %b, %b)"
+_PURGE: LiteralString = """
+WITH old AS (
+    SELECT endpoint_id, seq FROM (
+        SELECT endpoint_id, seq, at, due_at FROM deliveries WHERE endpoint_id = %b::int ORDER BY seq LIMIT %b
+    ) oldest WHERE at < %b AND due_at IS NULL
+), attempts_gone AS (
+    DELETE FROM attempts a USING old WHERE a.endpoint_id = old.endpoint_id AND a.seq = old.seq
+)
+DELETE FROM deliveries d USING old WHERE d.endpoint_id = old.endpoint_id AND d.seq = old.seq
+"""
+_PURGE_EVENTS: LiteralString = """
+DELETE FROM events WHERE seq IN (
+    SELECT seq FROM (SELECT seq, at FROM events ORDER BY seq LIMIT %b) oldest WHERE at < %b
+) AND NOT EXISTS (SELECT FROM deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id
+                  WHERE d.seq = events.seq AND d.due_at IS NOT NULL)
+"""
+_ENDPOINTS: LiteralString = "SELECT id FROM webhook_endpoints ORDER BY id"
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """An endpoint as a courier needs it. Secrets and headers are sealed."""
+
+    endpoint_id: int
+    tenant_id: int
+    url: str
+    ordered: bool
+    max_per_second: int | None
+    headers: bytes | None
+    secret: bytes
+    former_secret: bytes | None
+    failing_since: datetime | None
+    paused_until: datetime | None
+
+
+@dataclass(slots=True, frozen=True)
+class Due:
+    """A delivery whose time has come. `attempts`: so far."""
+
+    endpoint_id: int
+    seq: int
+    attempts: int
+    lane: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """News that is no outcome. `data` is JSON text."""
+
+    seq: int
+    type: str
+    at: datetime
+    data: str
+
+
+@dataclass(slots=True, frozen=True)
+class Settled:
+    """What came of one attempt. `due_at` None: it is over."""
+
+    due: Due
+    delivered: bool
+    due_at: datetime | None
+    at: datetime
+    status: int | None
+    failure: str | None
+    detail: str | None
+    took_ms: int
+    body: str
+
+    @property
+    def outcome(self) -> str:
+        if self.delivered:
+            return "delivered"
+        return "pending" if self.due_at is not None else "exhausted"
+
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+async def take(connection: Connection, now: datetime, *, but: Sequence[int], most: int) -> list[int]:
+    """Endpoints with something due that no courier has: this session has them from now on, until it leaves them or
+    ends. `but`: those that it has already."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_WAITING, (list(but), now, now, most))
+        waiting = [id_ for (id_,) in await sql.fetchall()]
+        if not waiting:
+            return []
+        await sql.execute(_TAKE, (waiting, ENDPOINT_LOCKS))
+        return [id_ for (id_,) in await sql.fetchall()]
+
+
+async def leave(connection: Connection, endpoint_ids: Sequence[int]) -> None:
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_LEAVE, (ENDPOINT_LOCKS, list(endpoint_ids)))
+
+
+async def targets(connection: Connection, endpoint_ids: Sequence[int], now: datetime) -> dict[int, Target]:
+    """Those of them that are enabled, as they stand."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_TARGETS, (now, list(endpoint_ids)))
+        return {row[0]: Target(*row) for row in await sql.fetchall()}
+
+
+async def due(connection: Connection, wanted: Sequence[tuple[int, int]], now: datetime) -> list[Due]:
+    """The deliveries in no order that are due, (endpoint, how many at the most), soonest first."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_DUE, (*(list(column) for column in zip(*wanted, strict=True)), now))
+        return [Due(*row) for row in await sql.fetchall()]
+
+
+async def heads(
+    connection: Connection, endpoint_id: int, now: datetime, *, after_lane: int, most: int
+) -> tuple[list[Due], int]:
+    """The first delivery of each lane, of those that are due, and the lane from which to look next (-1: the first)."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_HEADS, (endpoint_id, after_lane, endpoint_id, now, most))
+        rows = await sql.fetchall()
+    found = [Due(endpoint_id, seq, attempts, lane) for lane, seq, attempts, is_due in rows if is_due]
+    return found, rows[-1][0] if len(rows) == most else -1
+
+
+async def contents(connection: Connection, seqs: Sequence[int]) -> dict[int, CommandState | Event]:
+    """What there is to tell: commands with their outcomes, and other events."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_STATES, (list(seqs),))
+        found: dict[int, CommandState | Event] = {row[0]: CommandState(*row) for row in await sql.fetchall()}
+        if rest := [seq for seq in seqs if seq not in found]:
+            await sql.execute(_EVENTS, (rest,))
+            found |= {row[0]: Event(*row) for row in await sql.fetchall()}
+    return found
+
+
+async def settle(connection: Connection, settled: Sequence[Settled]) -> None:
+    """Note what came of these attempts."""
+    rows = [
+        (s.due.endpoint_id, s.due.seq, s.due.attempts + 1, s.outcome, s.due_at) for s in settled
+    ]  # fmt: skip
+    noted = [
+        (s.due.endpoint_id, s.due.seq, s.due.attempts + 1, s.at, s.status, s.failure, s.detail, s.took_ms, s.body)
+        for s in settled
+    ]
+    async with connection.cursor() as sql:
+        await sql.execute(_SETTLE, [list(column) for table in (rows, noted) for column in zip(*table, strict=True)])
+
+
+async def note_health(
+    connection: Connection, endpoint_id: int, *, failing_since: datetime | None, paused_until: datetime | None
+) -> None:
+    async with connection.cursor() as sql:
+        await sql.execute(_HEALTH, (failing_since, paused_until, endpoint_id))
+
+
+async def disable(connection: Connection, target: Target, reason: str, now: datetime) -> bool:
+    """Send it nothing more, and tell the tenant's other endpoints; False: somebody had done it. In a transaction of
+    the caller's."""
+    async with connection.cursor() as sql:
+        await sql.execute(_DISABLE, (reason, target.endpoint_id))
+        row = await sql.fetchone()
+        if row is None:
+            return False
+        told = {"id": endpoint_id(target.endpoint_id, row[0]), "url": target.url, "reason": reason}
+        data = msgspec.json.encode({"object": "webhook_endpoint", "status": "disabled", **told}).decode()
+        await sql.execute(_TELL, (target.tenant_id, ENDPOINT_DISABLED, now, data))
+        ((seq,),) = await sql.fetchall()
+        await sql.execute(_OWE_EVENT, (seq, now, now, target.tenant_id, ENDPOINT_DISABLED))
+    return True
+
+
+def send_test(connection: psycopg.Connection[Any], tenant_id: int, endpoint_id: int) -> int:
+    """Owe the endpoint an event without meaning; its seq. In a transaction of the caller's."""
+    data = msgspec.json.encode({"message": "a test, sent because somebody asked for it"}).decode()
+    now = datetime.now(UTC)
+    ((seq,),) = connection.execute(_TELL, (tenant_id, TEST, now, data))
+    connection.execute(_OWE_ONE, (endpoint_id, seq, now, now))
+    return seq
+
+
+async def purge(connection: Connection, now: datetime, *, retention: timedelta, most: int) -> None:
+    """Delete what has been over for so long, oldest first, `most` of each endpoint."""
+    before = now - retention
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_ENDPOINTS)
+        for (endpoint_id,) in await sql.fetchall():
+            await sql.execute(_PURGE, (endpoint_id, most, before))
+        await sql.execute(_PURGE_EVENTS, (most, before))

@@ -1,0 +1,383 @@
+"""The courier: takes what is due to webhook endpoints, posts it, and notes what came of it.
+
+look ──► claim (an endpoint's advisory lock; what is due to it) ──► POST ──► settle
+ ▲                                                                           │ in batches, a statement for many
+ └────────────────────────────── whenever an attempt ended, or a doorbell rang, or a second has passed
+
+An endpoint has one courier at a time; a process has one courier, an event loop in a thread of its own. Nothing is
+locked in the database while a request is under way but the endpoint's advisory lock, which ends with the session.
+Due times are in PostgreSQL: with Redis gone, deliveries go out a second later.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+import structlog
+
+from ledger import db, deliveries
+from ledger.deliveries import Due, Settled, Target
+from runtime import webhooks
+from runtime.vault import Unsealable, Vault
+from worker.sending import Answer, Failure, Sender
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0  # what a lost doorbell costs at most
+PAUSE_AFTER_FAULT_S = 1.0
+# Of one endpoint in the air at once: begins low, grows with success, falls to one with a failure. So an endpoint that
+# hangs takes one connection of the process's, and a healthy one on the other side of an ocean (100 ms) gets 160 a second.
+WINDOW_FIRST = 4
+WINDOW_MAX = 16
+IN_THE_AIR_MAX = 256  # of one process: sockets and a few KB each
+ENDPOINTS_MAX = 1_000  # of one process: what a look costs, some 10 µs each
+FETCH_AHEAD = 32  # deliveries of an endpoint that wait in memory for their turn
+LANES_MAX = 100  # of one look into an endpoint that wants order
+SETTLE_EVERY_S = 0.005  # a batch of outcomes is one commit
+
+# Seconds until the next attempt, of the Standard Webhooks specification: ten attempts within three days and a half.
+RETRIES_S = (5, 5 * 60, 30 * 60, 2 * 3_600, 5 * 3_600, 10 * 3_600, 14 * 3_600, 20 * 3_600, 24 * 3_600)
+JITTER = 0.2  # of it, up or down: what failed together does not come back together
+RETRY_AFTER_MAX_S = 3_600.0  # a receiver that asks for more is asked again within the hour
+SLOW_DOWN = (429, 502, 503, 504)
+GONE = 410
+FAILING_MAX = timedelta(days=5)  # of nothing but failures; then it is disabled
+SESSION_IDLE_MAX_MS = 30_000  # a courier that says nothing for so long is frozen: PostgreSQL gives its endpoints away
+DISABLED_GONE = "it answered 410 Gone"
+DISABLED_FAILING = "nothing but failures for five days"
+PURGE_EVERY_S = 60.0
+PURGE_MAX = 1_000
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Letter(NamedTuple):
+    """A delivery with what is to be sent: the webhook-id and the body."""
+
+    due: Due
+    id: str
+    body: bytes
+
+
+class _Served:
+    """An endpoint that this courier has."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.ready: deque[_Letter] = deque()
+        self.flying: set[int] = set()  # seqs that are not settled yet
+        self.window = WINDOW_FIRST
+        self.lane = -1  # where the next look into its lanes begins
+        self.next_at = 0.0  # time.monotonic(): not before, for `max_per_second`
+        self.maybe_more = True
+        self.idle = False  # nothing to do at the last look
+
+    @property
+    def known(self) -> list[int]:
+        return [*self.flying, *(letter.due.seq for letter in self.ready)]
+
+
+class Courier:
+    """`run` until `stop`; `wake` from any thread."""
+
+    def __init__(
+        self,
+        database_url: str,
+        vault: Vault,
+        sender: Callable[[], Sender],
+        *,
+        retention: timedelta,
+        clock: Clock = utc_now,
+        retries_s: Sequence[float] = RETRIES_S,
+    ) -> None:
+        """`sender` makes one in the loop in which the courier runs."""
+        self._database_url = database_url
+        self._vault = vault
+        self._make_sender = sender
+        self._retention = retention
+        self._clock = clock
+        self._retries_s = retries_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._something = asyncio.Event()  # to do
+        self._rung = self._stopping = False
+        self._served: dict[int, _Served] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done: list[tuple[_Served, _Letter, Answer, datetime]] = []
+        self._looked_at = self._purged_at = float("-inf")
+
+    def wake(self) -> None:
+        """Something may be due. From any thread."""
+        self._rung = True
+        self._stir()
+
+    def stop(self) -> None:
+        """Claim nothing more, and end when what is in the air has come down. From any thread."""
+        self._stopping = True
+        self._stir()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def _stir(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._something.set)
+
+    async def run(self) -> None:
+        """Returns after `stop`. Faults of PostgreSQL are waited out."""
+        self._loop = asyncio.get_running_loop()
+        self._sender = self._make_sender()
+        try:
+            while not self._stopping:
+                try:
+                    async with await db.connect_async(self._database_url, application="bursar-courier") as connection:
+                        await connection.execute(f"SET idle_session_timeout = {SESSION_IDLE_MAX_MS}")
+                        await self._serve(connection)
+                except (psycopg.Error, OSError) as fault:
+                    log.warning("courier.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
+                    await self._forget()
+                    await asyncio.sleep(PAUSE_AFTER_FAULT_S)
+        finally:
+            await self._forget()
+            await self._sender.close()
+
+    async def _forget(self) -> None:
+        """The session is over, and with it every claim: what is in the air will be sent again by whoever is next."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._served.clear()
+        self._done.clear()
+        self._looked_at = float("-inf")
+
+    async def _serve(self, connection: deliveries.Connection) -> None:
+        while True:
+            self._something.clear()
+            await self._settle(connection)
+            if not self._stopping:
+                await self._claim(connection)
+                self._launch()
+            elif not self._tasks and not self._done:
+                return
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until there is something to do: an attempt that ended, a doorbell, a turn that has come, or the next look."""
+        if self._done or any(served.maybe_more and not served.ready for served in self._served.values()):
+            await asyncio.sleep(SETTLE_EVERY_S)
+            return
+        now = time.monotonic()
+        turns = [served.next_at for served in self._served.values() if served.ready and served.next_at > now]
+        until = min([self._looked_at + LOOK_EVERY_S, *turns])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(until - now, 0.001)):
+                await self._something.wait()
+
+    # --- claim -------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, connection: deliveries.Connection) -> None:
+        now = self._clock()
+        looking = time.monotonic() - self._looked_at >= LOOK_EVERY_S
+        if looking:
+            self._looked_at = time.monotonic()
+            await self._look_after(connection, now)
+        if looking or self._rung:
+            self._rung = False
+            for served in self._served.values():
+                served.maybe_more = True
+            await self._take(connection, now)
+        await self._fetch(connection, now)
+
+    async def _look_after(self, connection: deliveries.Connection, now: datetime) -> None:
+        """Once a second: those that had nothing to do are left to whoever wants them; the others may have been changed,
+        or disabled."""
+        left = [id_ for id_, served in self._served.items() if served.idle and not served.known]
+        targets = await deliveries.targets(connection, list(self._served), now)
+        for id_, served in self._served.items():
+            served.idle = not served.known
+            if id_ in targets:
+                served.target = targets[id_]
+            else:
+                served.ready.clear()
+                left.extend([] if served.flying or id_ in left else [id_])
+        if left:
+            await deliveries.leave(connection, left)
+            for id_ in left:
+                del self._served[id_]
+        if time.monotonic() - self._purged_at >= PURGE_EVERY_S:
+            self._purged_at = time.monotonic()
+            await deliveries.purge(connection, now, retention=self._retention, most=PURGE_MAX)
+
+    async def _take(self, connection: deliveries.Connection, now: datetime) -> None:
+        room = ENDPOINTS_MAX - len(self._served)
+        if room <= 0 or len(self._tasks) >= IN_THE_AIR_MAX:
+            return
+        if taken := await deliveries.take(connection, now, but=list(self._served), most=room):
+            targets = await deliveries.targets(connection, taken, now)
+            self._served |= {id_: _Served(target) for id_, target in targets.items()}
+            if gone := [id_ for id_ in taken if id_ not in targets]:
+                await deliveries.leave(connection, gone)
+
+    async def _fetch(self, connection: deliveries.Connection, now: datetime) -> None:
+        """Into memory what will be sent next."""
+        hungry = [
+            served
+            for served in self._served.values()
+            if served.maybe_more and len(served.ready) < FETCH_AHEAD // 2 and not _paused(served.target, now)
+        ]
+        found: list[Due] = []
+        # Those that are known already are among the soonest due, and are passed over below.
+        wanted = {
+            served.target.endpoint_id: len(served.known) + FETCH_AHEAD for served in hungry if not served.target.ordered
+        }
+        if wanted:
+            found.extend(await deliveries.due(connection, list(wanted.items()), now))
+        for served in hungry:
+            id_ = served.target.endpoint_id
+            if not served.target.ordered:
+                served.maybe_more = sum(due.endpoint_id == id_ for due in found) == wanted[id_]
+                continue
+            heads, served.lane = await deliveries.heads(
+                connection, id_, now, after_lane=served.lane, most=LANES_MAX
+            )  # fmt: skip
+            found.extend(heads)
+            served.maybe_more = served.lane != -1
+        known = {served.target.endpoint_id: set(served.known) for served in hungry}
+        new = [due for due in found if due.seq not in known[due.endpoint_id]]
+        if not new:
+            return
+        contents = await deliveries.contents(connection, sorted({due.seq for due in new}))
+        messages = {seq: webhooks.message(content) for seq, content in contents.items()}
+        for due in new:
+            self._served[due.endpoint_id].ready.append(_Letter(due, *messages[due.seq]))
+
+    # --- post --------------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """One of each endpoint in turn, as long as there are some that may fly."""
+        now, at = time.monotonic(), self._clock()
+        waiting = [served for served in self._served.values() if not _paused(served.target, at)]
+        while waiting:
+            waiting = [
+                served
+                for served in waiting
+                if served.ready and len(served.flying) < served.window and now >= served.next_at
+            ]
+            for served in waiting:
+                if len(self._tasks) >= IN_THE_AIR_MAX:
+                    return
+                letter = served.ready.popleft()
+                served.flying.add(letter.due.seq)
+                if (most := served.target.max_per_second) is not None:
+                    served.next_at = max(served.next_at, now - 1 / most) + 1 / most
+                task = asyncio.create_task(self._attempt(served, letter))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, served: _Served, letter: _Letter) -> None:
+        at, target = self._clock(), served.target
+        try:
+            keys, headers = self._opened(target)
+        except Unsealable as error:
+            log.error("courier.unsealable", endpoint=target.endpoint_id, detail=str(error))
+            answer = Answer(None, Failure.FAULT, "No key that is set opens the endpoint's secrets.", "", None, 0.0)
+        else:
+            signed = webhooks.signed_headers(letter.id, letter.body, keys, unix_s=int(at.timestamp()))
+            answer = await self._sender.post(target.url, headers | signed, letter.body)
+        self._done.append((served, letter, answer, at))
+        self._something.set()
+
+    def _opened(self, target: Target) -> tuple[list[str], dict[str, str]]:
+        """The secrets that sign, and the headers that go with every attempt. Raises Unsealable."""
+        of = webhooks.OF_SECRET.format(target.tenant_id)
+        keys = [self._vault.open(sealed, of=of).decode() for sealed in (target.secret, target.former_secret) if sealed]
+        headers = {"Content-Type": webhooks.CONTENT_TYPE, "User-Agent": webhooks.USER_AGENT}
+        if target.headers is not None:
+            of = webhooks.OF_HEADERS.format(target.tenant_id)
+            headers = msgspec.json.decode(self._vault.open(target.headers, of=of), type=dict[str, str]) | headers
+        return keys, headers
+
+    # --- settle ------------------------------------------------------------------------------------------------------
+
+    async def _settle(self, connection: deliveries.Connection) -> None:
+        """Note what has come down, in one transaction. Until then it counts as in the air."""
+        done, self._done = self._done, []
+        if not done:
+            return
+        now = self._clock()
+        settled = [self._settled(letter, answer, at) for _, letter, answer, at in done]
+        by_endpoint: dict[int, tuple[_Served, list[Answer]]] = {}
+        for served, _, answer, _ in done:
+            by_endpoint.setdefault(served.target.endpoint_id, (served, []))[1].append(answer)
+        async with connection.transaction():
+            await deliveries.settle(connection, settled)
+            for served, answers in by_endpoint.values():
+                await self._judge(connection, served, answers, now)
+        for served, letter, answer, _ in done:
+            served.flying.discard(letter.due.seq)
+            served.window = min(served.window + 1, WINDOW_MAX) if answer.failure is None else 1
+            served.maybe_more = served.maybe_more or served.target.ordered  # the next one of its lane
+
+    def _settled(self, letter: _Letter, answer: Answer, at: datetime) -> Settled:
+        due_at = None
+        if answer.failure is not None and letter.due.attempts < len(self._retries_s):
+            pause_s = self._retries_s[letter.due.attempts] * random.uniform(1 - JITTER, 1 + JITTER)
+            due_at = self._clock() + timedelta(seconds=max(pause_s, _asked_pause_s(answer)))
+        return Settled(
+            letter.due,
+            delivered=answer.failure is None,
+            due_at=due_at,
+            at=at,
+            status=answer.status,
+            failure=answer.failure,
+            detail=answer.detail or None,
+            took_ms=round(answer.took_s * 1_000),
+            body=answer.body,
+        )
+
+    async def _judge(
+        self, connection: deliveries.Connection, served: _Served, answers: Sequence[Answer], now: datetime
+    ) -> None:
+        """The endpoint's health after these attempts: failing or not, to be spared for a while, or no use any more."""
+        target = served.target
+        failing_since = target.failing_since or now
+        if any(answer.failure is None for answer in answers):
+            failing_since = None
+        pause_s = max(map(_asked_pause_s, answers))
+        paused_until = now + timedelta(seconds=pause_s) if pause_s else target.paused_until
+        if (failing_since, paused_until) != (target.failing_since, target.paused_until):
+            health = {"failing_since": failing_since, "paused_until": paused_until}
+            await deliveries.note_health(connection, target.endpoint_id, **health)
+            served.target = replace(target, **health)
+        gone = any(answer.status == GONE for answer in answers)
+        if gone or (failing_since is not None and now - failing_since >= FAILING_MAX):
+            served.ready.clear()
+            reason = DISABLED_GONE if gone else DISABLED_FAILING
+            if await deliveries.disable(connection, target, reason, now):
+                log.warning("courier.endpoint_disabled", endpoint=target.endpoint_id, reason=reason)
+
+
+def _paused(target: Target, now: datetime) -> bool:
+    return target.paused_until is not None and target.paused_until > now
+
+
+def _asked_pause_s(answer: Answer) -> float:
+    """What a receiver that is overwhelmed asks for, within bounds; 0: it asks for nothing."""
+    if answer.status not in SLOW_DOWN or answer.retry_after_s is None:
+        return 0.0
+    return min(answer.retry_after_s, RETRY_AFTER_MAX_S)

@@ -1,0 +1,90 @@
+"""The Celery worker of the queue `webhooks`: its one task, and the courier that answers it.
+
+One process without children (`--pool=solo`): a courier keeps hundreds of requests in the air in one event loop, and a
+task only wakes it. So a slow receiver delays no drain, and no other task.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from datetime import timedelta
+
+import structlog
+from celery import signals
+
+from runtime import log as logs
+from runtime.celery_app import DELIVER_TASK, make_celery
+from runtime.doorbell import COURIERS, Doorbell
+from runtime.egress import AllowedHosts
+from runtime.settings import Settings, settings
+from runtime.vault import vault
+from worker.courier import IN_THE_AIR_MAX, Courier
+from worker.sending import DEADLINE_S, Sender
+
+log = structlog.get_logger()
+
+STOP_WAIT_S = DEADLINE_S + 3  # what is in the air comes down, and is settled
+PAUSE_AFTER_DEFECT_S = 1.0
+
+celery = make_celery(settings(), partitions=1)
+
+_courier: Courier | None = None
+_doorbell: Doorbell | None = None
+_thread: threading.Thread | None = None
+
+
+@celery.task(name=DELIVER_TASK)  # pyright: ignore[reportUntypedFunctionDecorator]
+def deliver() -> None:
+    """Answer the doorbell: something is due, and the courier looks now instead of within a second."""
+    assert _courier is not None and _doorbell is not None
+    _doorbell.clear([COURIERS])
+    _courier.wake()
+
+
+def make_courier(config: Settings) -> Courier:
+    """Raises ValueError where the settings have no key for secrets."""
+    opened = vault(config)
+    if opened is None:
+        raise ValueError("BURSAR_SECRETS_KEY is not set: without it there are no webhooks to deliver")
+    allowed = AllowedHosts.parse(config.webhook_allowed_hosts or "")
+    return Courier(
+        config.database_url.get_secret_value(),
+        opened,
+        lambda: Sender(allowed, connections_max=IN_THE_AIR_MAX),
+        retention=timedelta(days=config.webhook_retention_days),
+    )
+
+
+@signals.worker_init.connect
+def start(**_: object) -> None:
+    global _courier, _doorbell, _thread
+    config = settings()
+    _doorbell = Doorbell(celery, config.redis_url.get_secret_value())
+    _courier = make_courier(config)
+    _thread = threading.Thread(target=_run, args=(_courier,), name="courier", daemon=True)
+    _thread.start()
+
+
+def _run(courier: Courier) -> None:
+    while not courier.stopping:
+        try:
+            asyncio.run(courier.run())
+        except Exception:
+            log.exception("courier.broken", hint="it begins again")
+            time.sleep(PAUSE_AFTER_DEFECT_S)
+
+
+@signals.worker_shutdown.connect
+def stop(**_: object) -> None:
+    """What is in the air comes down first; what does not in time is delivered again."""
+    if _courier is not None and _thread is not None:
+        _courier.stop()
+        _thread.join(STOP_WAIT_S)
+
+
+@signals.setup_logging.connect
+def set_up_logging(**_: object) -> None:
+    logs.configure(settings())
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

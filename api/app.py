@@ -33,6 +33,7 @@ from api.routes import (
     transfers,
     wallet_life,
     wallets,
+    webhook_endpoints,
 )
 from api.sessions import Sessions
 from api.waiting import Waiting
@@ -40,8 +41,10 @@ from ledger import db, inbox
 from runtime.announce import Announcer
 from runtime.celery_app import make_celery
 from runtime.doorbell import Doorbell
+from runtime.egress import AllowedHosts
 from runtime.receipts import signer
 from runtime.settings import settings
+from runtime.vault import vault
 
 
 class Api(FastAPI):
@@ -86,6 +89,7 @@ def create_app() -> Api:
             *supply.router.routes,
             *changes.router.routes,
             *receipts.router.routes,
+            *webhook_endpoints.router.routes,
             *health.router.routes,
             *docs.routes,
         ],
@@ -101,6 +105,10 @@ def create_app() -> Api:
         assets.NewAsset,
         assets.PatchAsset,
         changes.Reason,
+        webhook_endpoints.NewEndpoint,
+        webhook_endpoints.PatchEndpoint,
+        webhook_endpoints.Rotate,
+        webhook_endpoints.Since,
     )
     fragments = (command_docs.FRAGMENT, cancelling_docs.FRAGMENT, preview_docs.FRAGMENT)
     document(app, bodies=bodies, fragments=fragments)
@@ -126,6 +134,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.cancels = Sessions(database_url, application="bursar-cancels")
     state.previews = Sessions(database_url, application="bursar-previews")
     state.closings = Sessions(database_url, application="bursar-closings")
+    state.endpoints = Sessions(database_url, application="bursar-endpoints")
+    state.vault = vault(config)
+    state.allowed_hosts = AllowedHosts.parse(config.webhook_allowed_hosts or "")
     state.backlog = Backlog(database_url, max_backlog=config.max_backlog)
     state.intake = Intake(
         database_url,
@@ -135,7 +146,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     )
     state.metrics.watch_waiting(lambda: state.waiting.waiting)
     state.metrics.watch_feed(lambda: state.feed.waiting)
-    sessions = (state.cancels, state.previews, state.closings)
+    sessions = (state.cancels, state.previews, state.closings, state.endpoints)
     parts = (state.keys, state.feed, state.waiting, *sessions, state.backlog, state.intake)
     for part in parts:
         part.start()

@@ -125,11 +125,15 @@ def page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: ob
     """One page. `after`: where the next one starts, None where there is none. The next one is asked for as this one."""
     cursor, headers = "", {}
     if after is not None:
-        cursor = base64.urlsafe_b64encode(msgspec.msgpack.encode(after)).decode().rstrip("=")
+        cursor = cursor_to(after)
         filters = {name: value for name, value in request.query_params.items() if name not in ("limit", "cursor")}
         query = urlencode({**filters, "limit": page.limit, "cursor": cursor})
         headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
     return json_response({"data": data, "next_cursor": cursor}, headers=headers)
+
+
+def cursor_to(place: object) -> str:
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(place)).decode().rstrip("=")
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

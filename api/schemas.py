@@ -255,6 +255,86 @@ class SupplyList(Shown):
     next_cursor: NextCursor
 
 
+class WebhookEndpoint(Shown):
+    """Where events are sent (docs/webhooks.md)."""
+
+    id: str
+    object: Literal["webhook_endpoint"]
+    url: str
+    description: str | None
+    event_types: Annotated[list[str] | None, Field(description="Null: all.")]
+    wallets: Annotated[list[str] | None, Field(description="Null: all.")]
+    ordering: Literal["none", "per_wallet"]
+    max_per_second: int | None
+    header_names: Annotated[list[str], Field(description="Of your own headers. Their values are not shown again.")]
+    status: Literal["enabled", "disabled"]
+    disabled_reason: Annotated[str | None, Field(description="Null: it is enabled, or was disabled by hand.")]
+    failing_since: Annotated[datetime | None, Field(description="Nothing but failures since then.")]
+    paused_until: Annotated[datetime | None, Field(description="It asked for a pause.")]
+    former_secret_until: Annotated[datetime | None, Field(description="Until then the secret before signs, too.")]
+    created_at: datetime
+
+
+class NewWebhookEndpoint(WebhookEndpoint):
+    secret: Annotated[str, Field(description="Shown this once.", examples=["whsec_…"])]
+
+
+class WebhookEndpointList(Shown):
+    data: list[WebhookEndpoint]
+    next_cursor: NextCursor
+
+
+class Delivery(Shown):
+    """An event that an endpoint is owed."""
+
+    id: Annotated[str, Field(description="The event's: `webhook-id` of every attempt.")]
+    object: Literal["delivery"]
+    event_type: str
+    command: Annotated[str | None, Field(description="Whose outcome it is. Null: of none.")]
+    status: Literal["pending", "delivered", "exhausted"]
+    attempts: int
+    next_attempt_at: datetime | None
+    at: Annotated[datetime, Field(description="When it happened.")]
+
+
+class DeliveryList(Shown):
+    data: list[Delivery]
+    next_cursor: NextCursor
+
+
+class Attempt(Shown):
+    number: int
+    at: datetime
+    status: Annotated[int | None, Field(description="Of the answer. Null: there was none.")]
+    failure: Annotated[str | None, Field(description="Null: it was delivered.")]
+    detail: str | None
+    took_ms: int
+    response: Annotated[str, Field(description="The answer's body, as far as it was read.")]
+
+
+class DeliveryWithAttempts(Delivery):
+    attempt_list: list[Attempt]
+
+
+class DeliveryStats(Shown):
+    """Of the newest 10,000 deliveries."""
+
+    object: Literal["delivery_stats"]
+    pending: int
+    delivered: int
+    exhausted: int
+    attempts: int
+    failed_attempts: int
+    p50_ms: Annotated[int | None, Field(description="Of the attempts that were delivered.")]
+    p99_ms: int | None
+    oldest_pending_at: datetime | None
+
+
+class Queued(Shown):
+    queued: int
+    next_cursor: Annotated[str, Field(description="Send it as `cursor` to go on. Empty: that was all.")]
+
+
 class Live(Shown):
     status: Literal["alive"]
 

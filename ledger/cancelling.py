@@ -36,7 +36,6 @@ RETURNING seq
 _OUTCOMES: LiteralString = """
 INSERT INTO outcomes (seq, status, code, detail, accounts, at, client_id, stream)
 SELECT seq, 'cancelled', %b, %b, '[]', clock_timestamp(), client_id, %b FROM commands WHERE seq = ANY(%b::bigint[])
-RETURNING at
 """
 _TOLD: LiteralString = """
 SELECT seq, tenant_id, wallet, to_wallet FROM commands WHERE seq = ANY(%b::bigint[]) ORDER BY seq
@@ -86,11 +85,11 @@ def _write(connection: psycopg.Connection[Any], seqs: list[int], detail: str) ->
     """Their outcomes. They have a stream of the feed to themselves: a cancel holds no partition."""
     with connection.cursor(binary=True) as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%b::int, %b::int)", (PARTITION_LOCKS, CANCELS))
-        ((at,), *_) = cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs)).fetchall()
+        cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs))
         type_ = outcome_type("cancelled", Code.CANCELLED)
         told = [Outcome(seq, tenant, type_, *wallets) for seq, tenant, *wallets in cursor.execute(_TOLD, (seqs,))]
         deliveries.ask_listeners(cursor, {outcome.tenant_id for outcome in told})
-        deliveries.owe(connection, deliveries.listeners(cursor), told, at)
+        deliveries.owe(connection, deliveries.listeners(cursor), told)
 
 
 def _find(connection: psycopg.Connection[Any], client_id: int, key: str) -> int | None:

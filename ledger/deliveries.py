@@ -29,6 +29,12 @@ INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)
 SELECT endpoint_id, seq, lane, %b, %b FROM unnest(%b::int[], %b::bigint[], %b::bigint[]) AS d (endpoint_id, seq, lane)
 ON CONFLICT (endpoint_id, seq) DO NOTHING
 """
+_OWE_STORED: LiteralString = """
+INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)
+SELECT d.endpoint_id, d.seq, d.lane, clock_timestamp(), o.at
+FROM unnest(%b::int[], %b::bigint[], %b::bigint[]) AS d (endpoint_id, seq, lane) JOIN outcomes o USING (seq)
+ON CONFLICT (endpoint_id, seq) DO NOTHING
+"""
 
 
 def ask_listeners(cursor: psycopg.Cursor[Any], tenants: Iterable[int]) -> None:
@@ -41,14 +47,20 @@ def listeners(cursor: psycopg.Cursor[Any]) -> list[Listener]:
 
 
 def owe(
-    connection: psycopg.Connection[Any], to: Sequence[Listener], outcomes: Sequence[Outcome], at: datetime
+    connection: psycopg.Connection[Any],
+    to: Sequence[Listener],
+    outcomes: Sequence[Outcome],
+    at: datetime | None = None,
 ) -> int:
-    """Write what these outcomes owe, in the caller's transaction; how many deliveries that was."""
+    """Write what these outcomes owe, in the caller's transaction; how many deliveries are new. `at`: when all of them
+    were decided; None: as it stands with each."""
     rows = owed(to, outcomes)
-    if rows:
-        with connection.cursor() as cursor:
-            cursor.execute(_OWE, (at, at, *(list(column) for column in zip(*rows, strict=True))))
-    return len(rows)
+    if not rows:
+        return 0
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    with connection.cursor() as cursor:
+        cursor.execute(*((_OWE_STORED, columns) if at is None else (_OWE, (at, at, *columns))))
+        return cursor.rowcount
 
 
 # --- the courier's -------------------------------------------------------------------------------------------------

@@ -57,9 +57,7 @@ class TooMany(Exception):
     """The tenant has ENDPOINTS_MAX of them."""
 
 
-_SETTINGS: LiteralString = (
-    "url, description, event_types, wallets, ordering, max_per_second, header_names, headers"
-)
+_SETTINGS: LiteralString = "url, description, event_types, wallets, ordering, max_per_second, header_names, headers"
 _STATE: LiteralString = "status, disabled_reason, failing_since, paused_until, former_until"
 _FIND: LiteralString = f"""
 SELECT id, created_at, {_SETTINGS}, {_STATE} FROM webhook_endpoints
@@ -216,7 +214,7 @@ UPDATE deliveries SET status = 'pending', due_at = clock_timestamp() WHERE endpo
 ) RETURNING seq
 """
 _OUTCOMES: LiteralString = """
-SELECT c.seq, c.tenant_id, o.status, o.code, c.wallet, c.to_wallet, o.at
+SELECT c.seq, c.tenant_id, o.status, o.code, c.wallet, c.to_wallet
 FROM (SELECT * FROM commands WHERE seq > %s ORDER BY seq LIMIT %s) c JOIN outcomes o USING (seq) ORDER BY c.seq
 """
 _LAST_LOOKED_AT: LiteralString = """
@@ -240,13 +238,21 @@ SEQ_MAX = 2**62 - 1  # ledger.ids
 
 
 def deliveries_of(
-    connection: Connection, id_: int, *, before: int | None, limit: int, status: str | None = None, seq: int | None = None
+    connection: Connection,
+    id_: int,
+    *,
+    before: int | None,
+    limit: int,
+    status: str | None = None,
+    seq: int | None = None,
 ) -> list[Delivery]:
     """Newest first; `seq`: only that one."""
     upto, above = (seq + 1, seq - 1) if seq is not None else (before or SEQ_MAX, 0)
     rows = connection.execute(_DELIVERIES, (id_, upto, above, status, status, limit))
     return [
-        Delivery(number, state, attempts, due_at, at, type_ or outcome_type(decided or "failed", code or ""), accepted_at)
+        Delivery(
+            number, state, attempts, due_at, at, type_ or outcome_type(decided or "failed", code or ""), accepted_at
+        )
         for number, state, attempts, due_at, at, decided, code, type_, accepted_at in rows
     ]
 
@@ -275,15 +281,11 @@ def replay(
         endpoint.id, tenant_id, chosen.event_types, chosen.wallets, chosen.ordering == "per_wallet"
     )  # fmt: skip
     ((last, looked_at),) = connection.execute(_LAST_LOOKED_AT, (after, most))
-    owed = 0
-    found = connection.execute(_OUTCOMES, (after, most)).fetchall()
     outcomes = [
         Outcome(seq, tenant, outcome_type(status, code), wallet, to_wallet)
-        for seq, tenant, status, code, wallet, to_wallet, _ in found
+        for seq, tenant, status, code, wallet, to_wallet in connection.execute(_OUTCOMES, (after, most))
     ]
-    if outcomes:
-        owed = deliveries.owe(connection, [listener], outcomes, found[-1][-1])
-    return owed, last if looked_at == most else None
+    return deliveries.owe(connection, [listener], outcomes), last if looked_at == most else None
 
 
 def seq_before(connection: Connection, since: datetime) -> int:

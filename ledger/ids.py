@@ -50,7 +50,7 @@ def transfer_id(seq: int, at: datetime) -> str:
 
 
 def event_id(seq: int, at: datetime) -> str:
-    """The outcome of command `seq`, or other news, of time `at`: what a receiver knows it by, however often it comes."""
+    """The outcome of command `seq`, or other news: what a receiver knows it by, however often it comes."""
     return public_id(Kind.EVENT, seq, at)
 
 

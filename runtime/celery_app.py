@@ -1,8 +1,8 @@
 """The Celery application: a queue per partition and one for webhooks, and settings that suit a doorbell.
 
-A message says "partition 3 has work", or "webhooks are due", and nothing else. It may be lost, doubled, late or out of order, and nothing is
-wrong but a little latency (docs/decisions/0001-doorbell.md). So the settings favour speed and small failure over
-delivery guarantees that Redis could not give anyway.
+A message says "partition 3 has work", or "webhooks are due", and nothing else. It may be lost, doubled, late or out of
+order, and nothing is wrong but a little latency (docs/decisions/0001-doorbell.md). So the settings favour speed and
+small failure over delivery guarantees that Redis could not give anyway.
 """
 
 from typing import Any

@@ -10,6 +10,8 @@ import base64
 import hmac
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
 
 import msgspec
 
@@ -39,9 +41,9 @@ def message(content: CommandState | Event) -> tuple[str, bytes]:
     if isinstance(content, Event):
         shown = {"type": content.type, "timestamp": content.at, "data": msgspec.Raw(content.data.encode())}
         return event_id(content.seq, content.at), _encode(shown)
-    assert content.status is not None and content.code is not None and content.at is not None
-    shown = {"type": outcome_type(content.status, content.code), "timestamp": content.at, "data": represent(content)}
-    return event_id(content.seq, content.at), _encode(shown)
+    at = cast(datetime, content.at)  # it has its outcome
+    type_ = outcome_type(cast(str, content.status), cast(str, content.code))
+    return event_id(content.seq, at), _encode({"type": type_, "timestamp": at, "data": represent(content)})
 
 
 def signed_headers(id_: str, body: bytes, keys: Sequence[str], *, unix_s: int) -> dict[str, str]:

@@ -284,7 +284,7 @@ class Bank:
             try:
                 with self.drains.transaction():
                     claim = inbox.claim(self.drains, partitions, max_rows=max_rows)
-                    return drain.apply(self.drains, claim, task_id=task_id) if _has_work(claim) else []
+                    return drain.apply(self.drains, claim, task_id=task_id).seqs if _has_work(claim) else []
             except BooksMoved:
                 continue
 
@@ -429,7 +429,7 @@ class Drain:
 
     def apply(self) -> list[int]:
         assert isinstance(self.claimed, Claim)
-        return drain.apply(self.connection, self.claimed, task_id=None)
+        return drain.apply(self.connection, self.claimed, task_id=None).seqs
 
     def commit(self) -> None:
         self.connection.commit()

@@ -12,13 +12,12 @@ Due times are in PostgreSQL: with Redis gone, deliveries go out a second later.
 import asyncio
 import contextlib
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 import msgspec
 import psycopg
@@ -35,7 +34,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 1.0  # what a lost doorbell costs at most
 PAUSE_AFTER_FAULT_S = 1.0
 # Of one endpoint in the air at once: begins low, grows with success, falls to one with a failure. So an endpoint that
-# hangs takes one connection of the process's, and a healthy one on the other side of an ocean (100 ms) gets 160 a second.
+# hangs takes one connection of the process's, and a healthy one across an ocean (100 ms) gets 160 a second.
 WINDOW_FIRST = 4
 WINDOW_MAX = 16
 IN_THE_AIR_MAX = 256  # of one process: sockets and a few KB each
@@ -56,6 +55,8 @@ DISABLED_GONE = "it answered 410 Gone"
 DISABLED_FAILING = "nothing but failures for five days"
 PURGE_EVERY_S = 60.0
 PURGE_MAX = 1_000
+
+_SESSION: LiteralString = "SELECT set_config('idle_session_timeout', %b, false)"
 
 Clock = Callable[[], datetime]
 
@@ -145,7 +146,7 @@ class Courier:
             while not self._stopping:
                 try:
                     async with await db.connect_async(self._database_url, application="bursar-courier") as connection:
-                        await connection.execute(f"SET idle_session_timeout = {SESSION_IDLE_MAX_MS}")
+                        await connection.execute(_SESSION, (str(SESSION_IDLE_MAX_MS),))
                         await self._serve(connection)
                 except (psycopg.Error, OSError) as fault:
                     log.warning("courier.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])

@@ -37,7 +37,8 @@ _thread: threading.Thread | None = None
 @celery.task(name=DELIVER_TASK)  # pyright: ignore[reportUntypedFunctionDecorator]
 def deliver() -> None:
     """Answer the doorbell: something is due, and the courier looks now instead of within a second."""
-    assert _courier is not None and _doorbell is not None
+    assert _courier is not None
+    assert _doorbell is not None
     _doorbell.clear([COURIERS])
     _courier.wake()
 

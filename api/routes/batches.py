@@ -24,11 +24,11 @@ from api.routes.commands import (
     status_of,
     submit,
 )
-from runtime.shown import pending, represent
 from api.waiting import Waiting
 from ledger.inbox import Accepted, NewCommand
 from ledger.keys import Scope
 from ledger.outcomes import CommandState
+from runtime.shown import pending, represent
 
 FAULTS_TOLD = 20  # bad items of an atomic batch that its refusal names: enough to see what is wrong
 _ITEM_KEY = "/idempotency_key"

@@ -17,13 +17,13 @@ from api.problems import Problem
 from api.requests import IdempotencyKey
 from api.routes.commands import authenticate, bare_key, named_in_path
 from api.sessions import Sessions
-from runtime.shown import represent
 from api.waiting import Waiting
 from ledger import cancelling
 from ledger.cancelling import Cancelled
 from ledger.commands import LEDGER_CLIENT
 from ledger.keys import Scope
 from runtime.announce import Announcer
+from runtime.shown import represent
 
 
 class CancelRequest(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

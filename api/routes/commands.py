@@ -24,13 +24,13 @@ from api.metrics import Metrics
 from api.problems import FieldError, Problem, invalid, unavailable
 from api.requests import CommandItem, CommandRequest
 from api.sessions import Sessions
-from runtime.shown import pending, represent, show_projection
 from api.waiting import Waiting
 from ledger import previews
 from ledger.ids import Kind, command_id, parse_id, unix_ms
 from ledger.inbox import Accepted, NewCommand
 from ledger.keys import Scope
 from ledger.outcomes import CommandState
+from runtime.shown import pending, represent, show_projection
 
 log = structlog.get_logger()
 

@@ -18,11 +18,11 @@ from api.feed import Feed, Wanted
 from api.lists import CURSOR_MAX, LIMIT_DEFAULT, LIMIT_MAX, each_once, json_response, whole_number
 from api.openapi import problems
 from api.problems import Problem, invalid, unavailable
-from runtime.shown import represent
 from ledger.commands import OWN_TYPES, TYPES
 from ledger.feed import Cursor, Told
 from ledger.keys import Scope as KeyScope
 from ledger.names import ASSET_MAX, WALLET_MAX
+from runtime.shown import represent
 
 router = APIRouter(tags=["outcomes"])
 

@@ -15,11 +15,11 @@ from api.requests import CommandRequest
 from api.routes.batches import group_of, items_of
 from api.routes.commands import authenticate, command_of, read_referred
 from api.sessions import Sessions
-from runtime.shown import outcome_without_place
 from ledger import previews
 from ledger.ids import command_id
 from ledger.inbox import NewCommand
 from ledger.keys import Scope
+from runtime.shown import outcome_without_place
 
 _decoder = msgspec.json.Decoder(CommandRequest)
 _encode = msgspec.json.Encoder().encode

@@ -10,13 +10,13 @@ from api import schemas
 from api.auth import Principal, needs
 from api.openapi import problems
 from api.problems import Problem
-from runtime.shown import represent
 from api.state import autocommit
 from api.waiting import Waiting
 from ledger import chain, receipts
 from ledger.ids import Kind, parse_id, transfer_id, unix_ms
 from ledger.keys import Scope
 from runtime.receipts import Signer
+from runtime.shown import represent
 
 KEYS_KEPT_S = 3600  # how long others may keep the list of keys; publish a new one that much earlier than it signs
 NOT_OFFERED = "set BURSAR_RECEIPT_KEY; `bursar receipts new-key` makes one"

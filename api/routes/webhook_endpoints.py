@@ -5,14 +5,14 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
 from api import schemas
 from api.auth import Principal, needs
 from api.bodies import read, read_optional
-from api.lists import Asked, Page, cursor_to, json_response, page
+from api.lists import Asked, Page, cursor_to, each_once, json_response, page
 from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.requests import Timestamp, WalletId
@@ -116,6 +116,15 @@ _rotate = msgspec.json.Decoder(Rotate)
 _since = msgspec.json.Decoder(Since)
 
 _one = problems("webhook_endpoint_not_found")
+
+
+class AskedDeliveries(Page):
+    status: Literal["pending", "delivered", "exhausted"] | None = None
+
+
+async def _asked_deliveries(request: Request, asked: Annotated[AskedDeliveries, Query()]) -> AskedDeliveries:
+    each_once(request)
+    return asked
 
 
 @router.post(
@@ -253,7 +262,7 @@ async def list_deliveries(
     request: Request,
     id: str,
     principal: Manager,
-    asked: Annotated["AskedDeliveries", Query()],
+    asked: Annotated[AskedDeliveries, Depends(_asked_deliveries)],
 ) -> Response:
     """What this endpoint is owed and was sent, newest first, as long as it is kept."""
     known = await _find(request, principal, id)
@@ -265,10 +274,6 @@ async def list_deliveries(
     shown = found[: asked.limit]
     after = shown[-1].seq if len(found) > asked.limit else None
     return page(request, asked, [_show_delivery(each) for each in shown], after)
-
-
-class AskedDeliveries(Page):
-    status: Literal["pending", "delivered", "exhausted"] | None = None
 
 
 @router.get(

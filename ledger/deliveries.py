@@ -63,6 +63,12 @@ def owe(
         return cursor.rowcount
 
 
+def unserved(connection: psycopg.Connection[Any], *, age_s: float) -> bool:
+    """Whether an endpoint that is well has had something due for so long, and no courier has it."""
+    row = connection.execute(_UNSERVED, (age_s, ENDPOINT_LOCKS)).fetchone()
+    return row is not None and row[0]
+
+
 # --- the courier's -------------------------------------------------------------------------------------------------
 
 _WAITING: LiteralString = """
@@ -152,6 +158,17 @@ DELETE FROM events WHERE seq IN (
                   WHERE d.seq = events.seq AND d.due_at IS NOT NULL)
 """
 _ENDPOINTS: LiteralString = "SELECT id FROM webhook_endpoints ORDER BY id"
+_UNSERVED: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM webhook_endpoints e WHERE status = 'enabled' AND failing_since IS NULL
+      AND (paused_until IS NULL OR paused_until < now())
+      AND EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = e.id AND lane IS NULL
+                  AND due_at < now() - make_interval(secs => %b))
+      AND NOT EXISTS (
+          SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = %b AND objid::bigint = e.id
+      )
+)
+"""
 
 
 @dataclass(slots=True, frozen=True)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-KEY_BYTES = 32  # of an Ed25519 key, private or public (RFC 8032)
+KEY_BYTES = 32  # of an Ed25519 key, private or public (RFC 8032), and of an AES-256 key
 
 
 def encode(data: bytes) -> str:
@@ -20,8 +20,8 @@ def decode(text: str) -> bytes:
 
 
 def key_bytes(text: str) -> bytes:
-    """An Ed25519 key. Raises ValueError, which does not repeat it."""
+    """A key. Raises ValueError, which does not repeat it."""
     key = decode(text)
     if len(key) != KEY_BYTES:
-        raise ValueError(f"is {len(key)} bytes in base64, an Ed25519 key has {KEY_BYTES}")
+        raise ValueError(f"is {len(key)} bytes in base64, a key has {KEY_BYTES}")
     return key

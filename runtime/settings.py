@@ -95,7 +95,7 @@ def _require_key(text: str, *, remedy: str = "`bursar receipts new-key` makes a 
     try:
         base64url.key_bytes(text)
     except ValueError as error:
-        raise ValueError(f"{str(error).replace('an Ed25519 key', 'a key')}; {remedy}") from None
+        raise ValueError(f"{error}; {remedy}") from None
 
 
 @lru_cache(maxsize=1)

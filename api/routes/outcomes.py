@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 import psycopg
@@ -19,6 +19,7 @@ from api.lists import CURSOR_MAX, LIMIT_DEFAULT, LIMIT_MAX, each_once, json_resp
 from api.openapi import problems
 from api.problems import Problem, invalid, unavailable
 from ledger.commands import OWN_TYPES, TYPES
+from ledger.events import outcome_type
 from ledger.feed import Cursor, Told
 from ledger.keys import Scope as KeyScope
 from ledger.names import ASSET_MAX, WALLET_MAX
@@ -145,12 +146,17 @@ async def _events(feed: Feed, client_id: int, cursor: Cursor, asked: AskedOutcom
             yield _event("problem", {"code": problem.code, "status": problem.status, "detail": problem.detail})
             return
         if told:
-            yield b"".join(_event(f"command.{each.state.status}", represent(each.state), each.cursor) for each in told)
+            yield b"".join(_told(each) for each in told)
         elif passed != cursor:
             yield f"id: {_encoded(passed)}\n\n".encode()  # no event: nothing here to be looked at again
         else:
             yield b": nothing new\n\n"
         cursor = passed
+
+
+def _told(each: Told) -> bytes:
+    type_ = outcome_type(cast(str, each.state.status), cast(str, each.state.code))
+    return _event(type_, represent(each.state), each.cursor)
 
 
 def _event(name: str, data: dict[str, Any], cursor: Cursor | None = None) -> bytes:

@@ -45,7 +45,7 @@ def test_it_keeps_to_what_docker_compose_1_29_knows() -> None:
 
 
 def test_the_services_are_the_six_that_bursar_is() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "api", "worker", "flower"}
+    assert set(SERVICES) == {"postgres", "redis", "migrate", "api", "worker", "webhooks", "flower"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -121,7 +121,7 @@ def test_its_health_is_checked_within_its_own_interval(name: str) -> None:
 
 def test_nothing_of_ours_starts_before_the_schema_is_there_and_nothing_waits_for_redis() -> None:
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("api", "worker", "flower"):
+    for name in ("api", "worker", "webhooks", "flower"):
         needs = {service: need["condition"] for service, need in SERVICES[name]["depends_on"].items()}
         assert needs == {
             "postgres": "service_healthy",

@@ -30,7 +30,7 @@ def test_make_env_tells_nobody_else_and_never_repeats_itself(tmp_path: Path) -> 
         subprocess.run([MAKE_ENV, file], check=True, capture_output=True, timeout=10)
         assert file.stat().st_mode & 0o777 == 0o600
     values = [line.partition("=")[2] for file in files for line in file.read_text().splitlines() if "=" in line]
-    assert len(values) == len(set(values)) == 10
+    assert len(values) == len(set(values)) == 12
     passwords = [value for value in values if not value.endswith("=")]
     assert len(passwords) == 8
     assert all(len(value) == 48 and set(value) <= set("0123456789abcdef") for value in passwords)

@@ -82,6 +82,6 @@ def test_settings_that_are_missing_or_wrong_are_told_in_a_line_each(monkeypatch:
     assert result.stderr.splitlines() == [
         "BURSAR_DATABASE_URL: is not set",
         "BURSAR_PORT: Input should be less than or equal to 65535",
-        "BURSAR_RECEIPT_KEY: is 6 bytes in base64, an Ed25519 key has 32; `bursar receipts new-key` makes a pair",
+        "BURSAR_RECEIPT_KEY: is 6 bytes in base64, a key has 32; `bursar receipts new-key` makes a pair",
         "Settings are environment variables; docs/settings.md lists them.",
     ]

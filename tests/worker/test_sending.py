@@ -129,9 +129,12 @@ def test_a_kept_connection_that_the_receiver_has_closed_meanwhile_is_no_failure(
     assert [request.connection for request in receiver.requests] == [0, 0, 1]
 
 
-def test_cookies_are_not_kept(receiver: Receiver) -> None:
+def test_cookies_are_not_kept(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a name: from addresses aiohttp keeps none anyway."""
+    names(monkeypatch, lambda _: [PUBLIC])
     receiver.answers(reply(200, headers={"Set-Cookie": "who=alice"}))
-    send(receiver.url, receiver.url)
+    url = f"http://trusted.internal:{receiver.port}/"
+    send(url, url)
     assert all("cookie" not in request.headers for request in receiver.wait_for(2))
 
 
@@ -514,6 +517,13 @@ def test_a_gzip_bomb_is_not_unpacked(receiver: Receiver) -> None:
         tracemalloc.stop()
     assert (answer.failure, answer.body) == (None, "[gzip, not decoded]")
     assert peak < 16 * 2**20
+
+
+def test_what_says_that_it_is_gzip_is_not_even_tried(receiver: Receiver) -> None:
+    """Unpacking it would fail, and cost the connection."""
+    receiver.answers(reply(200, b"no gzip", {"Content-Encoding": "gzip"}))
+    assert [answer.failure for answer in send(receiver.url, receiver.url)] == [None, None]
+    assert receiver.connections == 1
 
 
 def test_the_body_is_a_text_that_postgresql_takes(receiver: Receiver) -> None:

@@ -148,6 +148,10 @@ WITH old AS (
     ) oldest WHERE at < %b AND due_at IS NULL
 ), attempts_gone AS (
     DELETE FROM attempts a USING old WHERE a.endpoint_id = old.endpoint_id AND a.seq = old.seq
+), owed_no_longer AS (
+    UPDATE webhook_endpoints e SET owed_after = GREATEST(owed_after, (
+        SELECT max(position) FROM outcomes JOIN old USING (seq)
+    )) WHERE e.id IN (SELECT endpoint_id FROM old)
 )
 DELETE FROM deliveries d USING old WHERE d.endpoint_id = old.endpoint_id AND d.seq = old.seq
 """

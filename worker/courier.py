@@ -51,6 +51,7 @@ SLOW_DOWN = (429, 502, 503, 504)
 GONE = 410
 FAILING_MAX = timedelta(days=5)  # of nothing but failures; then it is disabled
 SESSION_IDLE_MAX_MS = 30_000  # a courier that says nothing for so long is frozen: PostgreSQL gives its endpoints away
+OUR_FAULTS = (Failure.OVERLOADED, Failure.FAULT)  # they say nothing of the endpoint
 DISABLED_GONE = "it answered 410 Gone"
 DISABLED_FAILING = "nothing but failures for five days"
 PURGE_EVERY_S = 60.0
@@ -336,8 +337,9 @@ class Courier:
 
     def _settled(self, letter: _Letter, answer: Answer, at: datetime) -> Settled:
         due_at = None
-        if answer.failure is not None and letter.due.attempts < len(self._retries_s):
-            pause_s = self._retries_s[letter.due.attempts] * random.uniform(1 - JITTER, 1 + JITTER)
+        tried = letter.due.attempts % (len(self._retries_s) + 1)  # what is sent anew has all its retries before it
+        if answer.failure is not None and tried < len(self._retries_s):
+            pause_s = self._retries_s[tried] * random.uniform(1 - JITTER, 1 + JITTER)
             due_at = self._clock() + timedelta(seconds=max(pause_s, _asked_pause_s(answer)))
         return Settled(
             letter.due,
@@ -356,9 +358,11 @@ class Courier:
     ) -> None:
         """The endpoint's health after these attempts: failing or not, to be spared for a while, or no use any more."""
         target = served.target
-        failing_since = target.failing_since or now
+        failing_since = target.failing_since
         if any(answer.failure is None for answer in answers):
             failing_since = None
+        elif any(answer.failure not in OUR_FAULTS for answer in answers):
+            failing_since = failing_since or now
         pause_s = max(map(_asked_pause_s, answers))
         paused_until = now + timedelta(seconds=pause_s) if pause_s else target.paused_until
         if (failing_since, paused_until) != (target.failing_since, target.paused_until):

@@ -30,7 +30,7 @@ def bank(own_bank: Bank) -> Bank:
 
 def test_a_ledger_that_nobody_broke_passes(bank: Bank, engine: Engine) -> None:
     findings = audit.audit(engine)
-    assert [finding.number for finding in findings] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert [finding.number for finding in findings] == list(range(1, 13))
     assert all(finding.holds for finding in findings)
     checked = {finding.number: finding.checked for finding in findings}
     assert (checked[1], checked[4], checked[6], checked[8]) == (4, 6, 6, 4)

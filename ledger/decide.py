@@ -338,7 +338,8 @@ def _reverse(books: Books, command: Command) -> Decision:
         if payer.lots:
             effects += _taken(payer, _take(books, payer, back, first=original.made, below_zero=True))
         if leg is original.legs[0] and original.taken:
-            returned = lots.last_first(original.taken, original.reversed, back)
+            moved_away, _ = lots.split(original.taken, whole)  # a last capture's other pieces repaid what was owed
+            returned = lots.last_first(moved_away, original.reversed, back)
             effects += [ChangedLot(taker, piece.lot, piece.amount) for piece in lots.repay(returned, taker.owed)]
     # From here on the reversal succeeds.
     effects.append(Reversed(command.ref_seq, original, original.reversed + amount))

@@ -42,6 +42,26 @@ def test_in_its_own_batch_a_reversed_bonus_is_taken_back_out_of_its_own_lot(bank
     bank.assert_settled()
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
+def test_a_reversed_capture_gives_back_what_it_captured_not_what_it_released(bank: Bank, together: bool) -> None:
+    """What the end of the hold released went to a debt: that is no part of what the capture moved."""
+    captured, released = bank.bonus("alice", 10, priority=1), bank.bonus("alice", 20, priority=2)
+    bought = bank.top_up("alice", 20)
+    hold = bank.hold("alice", 30, hold_expires_at=bank.in_seconds(3_600))
+    bank.spend("alice", 20)
+    assert bank.reverse(bought, allow_negative=True).status == "applied"
+    assert bank.available("alice") == -20
+    if together:
+        taken = bank.accept([bank.new_about("capture", hold, 10)])[0].seq
+        bank.accept([bank.new_about("reverse", taken)])
+        bank.drain()
+    else:
+        bank.reverse(bank.capture(hold, 10))
+    assert [(lot.seq, lot.remaining) for lot in bank.lots("alice")] == [(captured.seq, 10)]
+    assert released.seq not in [lot.seq for lot in bank.lots("alice")]
+    bank.assert_settled()
+
+
 def test_what_may_be_owed_shrinks_with_what_is_repaid(bank: Bank) -> None:
     """A floor below zero is no credit line: whoever repaid a part cannot owe it again."""
     bought = bank.top_up("alice", 50)

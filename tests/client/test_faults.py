@@ -300,3 +300,11 @@ def test_batches_keep_the_services_limits(count: int, size: int, batches_of: lis
     assert [len(batch) for batch in made] == batches_of
     assert [order for batch in made for order in batch] == orders
     assert all(sum(len(order.item) + 1 for order in batch) + 40 < BODY_MAX_BYTES for batch in made)
+
+
+@both
+def test_the_environment_names_no_proxy(hostile: Hostile, speak: Speak, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{any_free_port()}")
+    hostile.will(accepts)
+    assert speak(hostile.url, spend).pending

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ from bursar.client import (
 )
 from bursar.client.core import BATCH_MAX, Answer, Core, Lost, Open, Send, Sleep, batches
 from bursar.local.places import any_free_port
-from tests.client.hostile import Hostile, accepts, answers, cut, drop, hang, problem, shown, streams
+from tests.client.hostile import Heard, Hostile, accepts, answers, cut, drop, hang, problem, shown, streams
 
 KEY = "bursar_test_hush"
 FAST = Retries(attempts=4, within_s=20, first_s=0.001, cap_s=0.002)
@@ -308,3 +309,72 @@ def test_the_environment_names_no_proxy(hostile: Hostile, speak: Speak, monkeypa
         monkeypatch.setenv(name, f"http://127.0.0.1:{any_free_port()}")
     hostile.will(accepts)
     assert speak(hostile.url, spend).pending
+
+
+@both
+def test_a_request_that_no_attempt_could_have_stored_is_not_unknown(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(drop, problem(422, "validation_failed"))
+    with pytest.raises(Invalid):
+        speak(hostile.url, spend)
+
+
+@pytest.mark.parametrize("got", [Answer(202, {}, b"garbage"), Answer(408, {}, b""), Answer(500, {}, b"")], ids=repr)
+def test_any_sign_that_it_may_have_arrived_leaves_it_unknown(got: Answer) -> None:
+    flow = Core(timeout_s=1, retries=Retries(attempts=1)).submit(Order.spend("alice", "gold", 1), None)
+    next(flow)
+    with pytest.raises(Unknown):
+        flow.send(got)
+
+
+def test_a_batch_with_too_few_results_is_no_answer() -> None:
+    orders = [Order.spend("alice", "gold", 1)] * 2
+    flow = Core(timeout_s=1, retries=Retries(attempts=1)).submit_many(orders, atomic=False, wait_s=None)
+    next(flow)
+    result = {"status": 202, "command": shown(orders[0].body, "k")}
+    with pytest.raises(Unknown):
+        flow.send(Answer(200, {}, json.dumps({"results": [result]}).encode()))
+
+
+@both
+def test_only_what_the_service_says_of_the_command_is_an_answer(hostile: Hostile, speak: Speak) -> None:
+    hostile.will(problem(404, "not_found"), problem(409, "key_cancelled"))
+    with pytest.raises(NotFound):
+        speak(hostile.url, lambda client: client.find("k-1"))
+    with pytest.raises(Conflict):
+        speak(hostile.url, lambda client: client.cancel("some-id"))
+
+
+@both
+def test_a_feed_that_is_silent_for_longer_than_an_answer_may_take_is_not_lost(hostile: Hostile, speak: Speak) -> None:
+    def silent_at_first(connection: Any, heard: Heard) -> None:
+        streams("id: c0\n\n")(connection, heard)
+        threading.Event().wait(0.4)
+        connection.sendall(event(1).encode())
+
+    hostile.will(silent_at_first)
+    assert [command.cursor for command in speak(hostile.url, first(1), timeout_s=0.2)] == ["c1"]
+    assert len(hostile.heard) == 1
+
+
+def test_a_feed_that_works_again_starts_anew_with_short_pauses() -> None:
+    now = [0.0]
+    retries = Retries(first_s=1, cap_s=8)
+    flow = Core(timeout_s=1, retries=retries, clock=lambda: now[0], jitter=lambda: 1.0).follow("c0", {}, None)
+    stream, gone = Answer(200, {}, b""), Lost("reset", sent=True)
+
+    def pause(*came: object) -> float:
+        """Of the Sleep that comes after all these."""
+        assert isinstance(flow.send(None), Open)
+        step = [flow.send(each) for each in came][-1]
+        assert isinstance(step, Sleep)
+        return step.seconds
+
+    assert [pause(gone), pause(gone), pause(stream, gone)] == [1, 2, 4]
+    assert pause(stream, event(1).encode(), None, gone) == 1  # an outcome came
+    assert pause(gone) == 2
+    assert isinstance(flow.send(None), Open)
+    flow.send(stream)
+    now[0] += retries.cap_s  # it held
+    step = flow.send(b"")
+    assert isinstance(step, Sleep)
+    assert step.seconds == 1

@@ -15,6 +15,7 @@ from bursar.client import (
     BursarError,
     Client,
     Closed,
+    Fired,
     Firing,
     Invalid,
     Order,
@@ -23,6 +24,7 @@ from bursar.client import (
     Unauthorized,
     Unknown,
 )
+from bursar.client.buffer import Buffer
 from tests.client.hostile import Behaviour, Heard, Hostile, accepts, answers, drop, hang, problem
 from tests.servers import ROOT
 
@@ -245,3 +247,25 @@ def test_the_end_of_the_process_sends_what_was_fired(hostile: Hostile, kind: str
 def test_an_exception_travels_between_processes(error: BursarError) -> None:
     other = pickle.loads(pickle.dumps(error))
     assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
+
+
+def test_a_client_that_was_closed_leaves_no_thread_behind(hostile: Hostile) -> None:
+    """Not even one that was told to come again much later."""
+    hostile.will(problem(503, "overloaded", retryable=True, Retry_After="50"))
+    client = firing_client(hostile, exit_s=0.1)
+    client.fire(order())
+    assert hostile.came.wait(10)
+    client.close()
+    for thread in threading.enumerate():
+        if thread.name == "bursar-client":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_an_answer_that_comes_after_all_was_given_up_counts_for_nothing() -> None:
+    buffer = Buffer(Firing())
+    buffer.put(order())
+    orders = buffer.oldest(10)
+    buffer.give_up()
+    buffer.settle(orders, [BursarError()])
+    assert buffer.fired == Fired(waiting=0, accepted=0, refused=0, dropped=1)

@@ -31,7 +31,7 @@ from bursar.client import (
     Unknown,
     Unreachable,
 )
-from bursar.client.core import BATCH_MAX, Answer, Core, Lost, Open, Send, Sleep, batches
+from bursar.client.core import BATCH_MAX, Answer, Core, Lost, Open, Read, Send, Sleep, Told, batches
 from bursar.local.places import any_free_port
 from tests.client.hostile import Heard, Hostile, accepts, answers, cut, drop, hang, problem, shown, streams
 
@@ -90,8 +90,9 @@ def test_a_fault_is_met_with_the_same_key_again(hostile: Hostile, speak: Speak, 
 @both
 def test_a_service_that_hangs_is_asked_again(hostile: Hostile, speak: Speak) -> None:
     hostile.will(hang, accepts)
-    command = speak(hostile.url, spend, timeout_s=0.2)
-    assert hostile.keys == [command.idempotency_key] * 2
+    command = speak(hostile.url, spend, timeout_s=0.5)
+    assert len(hostile.keys) >= 2
+    assert set(hostile.keys) == {command.idempotency_key}
 
 
 @both
@@ -378,3 +379,33 @@ def test_a_feed_that_works_again_starts_anew_with_short_pauses() -> None:
     step = flow.send(b"")
     assert isinstance(step, Sleep)
     assert step.seconds == 1
+
+
+def test_a_feed_ends_when_nothing_came_for_so_long() -> None:
+    now = [0.0]
+    flow = Core(timeout_s=1, retries=FAST, clock=lambda: now[0]).follow("c0", {}, 5.0)
+    assert isinstance(flow.send(None), Open)
+    assert isinstance(flow.send(Answer(200, {}, b"")), Read)
+    now[0] = 4
+    assert isinstance(flow.send(event(1).encode()), Told)
+    assert isinstance(flow.send(None), Read)
+    now[0] = 8
+    assert isinstance(flow.send(b": nothing new\n\n"), Read)
+    now[0] = 9
+    with pytest.raises(StopIteration):
+        flow.send(b": nothing new\n\n")
+
+
+@both
+def test_iterating_ends_with_the_feed(hostile: Hostile, speak: Speak) -> None:
+    async def of(feed: Any) -> list[Command]:
+        return [command async for command in feed]
+
+    def ask(client: Any) -> Any:
+        feed = client.outcomes("c0", idle_s=0.0)
+        return list(feed) if isinstance(client, Client) else of(feed)
+
+    hostile.will(streams(event(1), event(2)))
+    assert len(speak(hostile.url, ask)) <= 2
+    hostile.will(drop)
+    assert speak(hostile.url, ask) == []

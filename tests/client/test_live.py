@@ -151,8 +151,8 @@ def test_the_feed_goes_on_when_its_connection_is_lost_and_resumes_from_any_curso
     assert len(hostile.heard) == 2
     assert [command.idempotency_key for command in told] == keys
     assert all(command.applied for command in told)
-    resumed = client.outcomes(told[0].cursor, wallet=wallet, idle_s=0.5)
-    assert [command.idempotency_key for command in resumed] == keys[1:]
+    with client.outcomes(told[0].cursor, wallet=wallet) as resumed:
+        assert [next(resumed).idempotency_key for _ in keys[1:]] == keys[1:]
 
 
 def test_the_async_client_does_the_same(service: Service, key: str, wallet: str) -> None:
@@ -163,7 +163,8 @@ def test_the_async_client_does_the_same(service: Service, key: str, wallet: str)
             commands = await asyncio.gather(*spends)
             assert sorted(command.status for command in commands) == ["applied"] * 10 + ["rejected"]
             assert (await client.wallet(wallet)).available(GOLD) == 0
-            told = [command.id async for command in client.outcomes(cursor, wallet=wallet, idle_s=0.5)]
+            async with client.outcomes(cursor, wallet=wallet) as feed:
+                told = [(await anext(feed)).id for _ in commands]
             assert sorted(told) == sorted(command.id for command in commands)
             assert [preview.rejected for preview in await client.preview_many([Order.spend(wallet, GOLD, 1)])] == [True]
 

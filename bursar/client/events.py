@@ -25,6 +25,8 @@ class EventReader:
         *lines, self._rest = (self._rest + part).split(b"\n")
         for line in lines:
             text = line.removesuffix(b"\r").decode()
+            if text.startswith(":"):
+                continue  # a comment, which keeps the connection alive
             if text:
                 name, _, value = text.partition(":")
                 self._fields.append((name, value.removeprefix(" ")))

@@ -17,7 +17,7 @@ from api.problems import FieldError, Problem, invalid
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACE = re.compile(r" - at `(?:key in )?\$(.*)`$")
+_PLACE = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
 _MEMBER = re.compile(r"field `(.*)`")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 

@@ -145,7 +145,8 @@ _PURGE: LiteralString = """
 WITH old AS (
     SELECT endpoint_id, seq FROM (
         SELECT endpoint_id, seq, at, due_at FROM deliveries WHERE endpoint_id = %b::int ORDER BY seq LIMIT %b
-    ) oldest WHERE at < %b AND due_at IS NULL
+    ) oldest JOIN webhook_endpoints e ON e.id = endpoint_id
+    WHERE at < %b AND (due_at IS NULL OR e.status = 'deleted')
 ), attempts_gone AS (
     DELETE FROM attempts a USING old WHERE a.endpoint_id = old.endpoint_id AND a.seq = old.seq
 ), owed_no_longer AS (

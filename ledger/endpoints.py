@@ -6,7 +6,7 @@ in the feed before. So "every outcome that owes a delivery has its row" can be a
 (ledger.audit.webhooks). Secrets come and go sealed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, LiteralString
@@ -46,7 +46,7 @@ class Endpoint:
     id: int
     created_at: datetime
     settings: Settings
-    status: str
+    status: Status
     disabled_reason: str | None
     failing_since: datetime | None
     paused_until: datetime | None
@@ -77,11 +77,14 @@ _INSERT: LiteralString = f"""
 INSERT INTO webhook_endpoints (tenant_id, client_id, {_SETTINGS}, secret, status, owed_after)
 SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'enabled', last_value FROM outcome_positions RETURNING id
 """
+_LOCK: LiteralString = _FIND + " FOR UPDATE"
 _UPDATE: LiteralString = f"""
-UPDATE webhook_endpoints SET ({_SETTINGS}) = (%s, %s, %s, %s, %s, %s, %s, %s), status = %s, disabled_reason = NULL,
-       failing_since = NULL, paused_until = NULL,
+UPDATE webhook_endpoints SET ({_SETTINGS}) = (%s, %s, %s, %s, %s, %s, %s, %s), status = %s,
        owed_after = CASE WHEN %s THEN (SELECT last_value FROM outcome_positions) ELSE owed_after END
 WHERE id = %s
+"""
+_FORGIVE: LiteralString = """
+UPDATE webhook_endpoints SET disabled_reason = NULL, failing_since = NULL, paused_until = NULL WHERE id = %s
 """
 _ROTATE: LiteralString = """
 UPDATE webhook_endpoints SET former_secret = secret, former_until = now() + %s, secret = %s
@@ -115,15 +118,21 @@ def create(connection: Connection, tenant_id: int, client_id: int, settings: Set
     return made
 
 
-def change(connection: Connection, tenant_id: int, id_: int, settings: Settings, status: Status) -> Endpoint | None:
-    """Set all that its owner chooses. What it is owed by then stays owed."""
+def change(
+    connection: Connection, tenant_id: int, id_: int, changed: Callable[[Endpoint], tuple[Settings, Status]]
+) -> Endpoint | None:
+    """Set what its owner chooses; `changed` is told how it stands. What it is owed by then stays owed. A new URL or
+    status begins with a clean slate. None: no such endpoint."""
     _stop_drains(connection)
-    before = find(connection, tenant_id, id_)
-    if before is None:
+    row = connection.execute(_LOCK, (tenant_id, id_)).fetchone()
+    if row is None:
         return None
-    was, now = before.settings, settings
+    before = _endpoint(row)
+    was, (now, status) = before.settings, changed(before)
     starts_anew = (was.event_types, was.wallets, before.status) != (now.event_types, now.wallets, status)
-    connection.execute(_UPDATE, (*_columns(settings), status, starts_anew, id_))
+    connection.execute(_UPDATE, (*_columns(now), status, starts_anew, id_))
+    if (was.url, before.status) != (now.url, status):
+        connection.execute(_FORGIVE, (id_,))
     return find(connection, tenant_id, id_)
 
 
@@ -262,7 +271,7 @@ def attempts_of(connection: Connection, id_: int, seq: int) -> list[Attempt]:
 
 
 def resend(connection: Connection, id_: int, seq: int) -> bool:
-    """Send it again, whatever became of it: now, and with all its attempts before it. False: it is not there."""
+    """Send it again now, whatever became of it. False: it is not there."""
     return connection.execute(_RESEND, (id_, seq)).rowcount == 1
 
 

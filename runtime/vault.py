@@ -43,7 +43,7 @@ class Vault:
             raise Unsealable("no key that is set opens this secret")
         try:
             return self._keys[name].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], of.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut short
             raise Unsealable("this secret was changed, or belongs to something else") from None
 
 

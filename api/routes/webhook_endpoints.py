@@ -191,21 +191,23 @@ async def patch_webhook_endpoint(request: Request, id: str, principal: Manager) 
     known = await _find(request, principal, id)
     if asked.url is not UNSET:
         _check_url(request, asked.url)
-    was = known.settings
-    headers = (was.header_names, was.headers)
-    if asked.headers is not UNSET:
-        headers = _sealed_headers(_vault(request), tenant_id, asked.headers)
-    settings = Settings(
-        _or(asked.url, was.url),
-        _or(asked.description, was.description),
-        _once(_or(asked.event_types, was.event_types)),
-        _once(_or(asked.wallets, was.wallets)),
-        _or(asked.ordering, was.ordering),
-        _or(asked.max_per_second, was.max_per_second),
-        *headers,
-    )
-    status: Any = _or(asked.status, known.status)
-    changed = await _in_transaction(request, lambda to: endpoints.change(to, tenant_id, known.id, settings, status))
+    headers = asked.headers
+    sealed = None if isinstance(headers, UnsetType) else _sealed_headers(_vault(request), tenant_id, headers)
+
+    def wanted(stands: Endpoint) -> tuple[Settings, endpoints.Status]:
+        was = stands.settings
+        settings = Settings(
+            _or(asked.url, was.url),
+            _or(asked.description, was.description),
+            _once(_or(asked.event_types, was.event_types)),
+            _once(_or(asked.wallets, was.wallets)),
+            _or(asked.ordering, was.ordering),
+            _or(asked.max_per_second, was.max_per_second),
+            *(sealed or (was.header_names, was.headers)),
+        )
+        return settings, _or(asked.status, stands.status)
+
+    changed = await _in_transaction(request, lambda to: endpoints.change(to, tenant_id, known.id, wanted))
     if changed is None:
         raise Problem("webhook_endpoint_not_found")
     _ring(request)

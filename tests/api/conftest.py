@@ -10,17 +10,22 @@ from sqlalchemy import Engine
 from bursar.local.valkey import Valkey
 from ledger import db
 from ledger.keys import Scope, create_key
-from tests.api.serving import Served, served
+from runtime import base64url
+from tests.api.serving import Served
 from tests.books import Bank
 from tests.books import bank as bank
 
 NewKey = Callable[..., str]
+SECRETS_KEY = base64url.encode(b"k" * base64url.KEY_BYTES)
 
 
 @pytest.fixture(scope="module")
 def api(module_database_url: str, valkey: Valkey) -> Iterator[Served]:
-    with served(module_database_url, valkey.url) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BURSAR_SECRETS_KEY", SECRETS_KEY)
+        running = Served(module_database_url, valkey.url)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")

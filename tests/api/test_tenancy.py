@@ -70,8 +70,13 @@ def own_previews(answer: httpx2.Response, _: Ids) -> bool:
     return preview["outcome"]["code"] == "asset_not_found"
 
 
+def own_endpoint(answer: httpx2.Response, ids: Ids) -> bool:
+    return answer.status_code == 201 and answer.json()["id"] != ids["endpoint"]
+
+
 FROM_THE_BEGINNING = urlsafe_b64encode(msgpack.encode([0] * (PARTITIONS + 1))).decode().rstrip("=")
 SPEND = {"type": "spend", "wallet": "alice", "asset": "sapphires", "amount": "1"}
+SINCE = {"since": "1970-01-01T00:00:00Z"}
 CASES: dict[str, Case] = {
     "GET /v1/wallets": ({}, empty),
     "GET /v1/wallets/{id}": ({"id": "wallet"}, hidden),
@@ -108,7 +113,25 @@ CASES: dict[str, Case] = {
     "GET /v1/commands": ({"params": {"idempotency_key": "known"}}, hidden),
     "GET /v1/commands/{id}": ({"id": "command"}, hidden),
     "GET /v1/commands/{id}/receipt": ({"id": "command"}, hidden),
+    "POST /v1/webhook_endpoints": ({"json": {"url": "https://receiver.example.com/"}}, own_endpoint),
+    "GET /v1/webhook_endpoints": ({}, empty),
+    "GET /v1/webhook_endpoints/{id}": ({"id": "endpoint"}, hidden),
+    "PATCH /v1/webhook_endpoints/{id}": ({"id": "endpoint", "json": {"status": "disabled"}}, hidden),
+    "DELETE /v1/webhook_endpoints/{id}": ({"id": "endpoint"}, hidden),
+    "POST /v1/webhook_endpoints/{id}/rotate_secret": ({"id": "endpoint"}, hidden),
+    "POST /v1/webhook_endpoints/{id}/test": ({"id": "endpoint"}, hidden),
+    "GET /v1/webhook_endpoints/{id}/deliveries": ({"id": "endpoint"}, hidden),
+    "GET /v1/webhook_endpoints/{id}/deliveries/{delivery}": ({"id": "endpoint", "delivery": "delivery"}, hidden),
+    "POST /v1/webhook_endpoints/{id}/deliveries/{delivery}/resend": (
+        {"id": "endpoint", "delivery": "delivery"},
+        hidden,
+    ),
+    "POST /v1/webhook_endpoints/{id}/recover": ({"id": "endpoint", "json": SINCE}, hidden),
+    "POST /v1/webhook_endpoints/{id}/replay": ({"id": "endpoint", "json": SINCE}, hidden),
+    "GET /v1/webhook_endpoints/{id}/stats": ({"id": "endpoint"}, hidden),
 }
+
+PLACES = ("id", "code", "asset", "delivery")
 
 # No tenant's data behind these. `/problems/{code}` is a table of the code's.
 KEYLESS = {
@@ -137,6 +160,7 @@ def test_every_route_has_its_case(api: Served) -> None:
 @pytest.fixture
 def ids(client: httpx2.Client, bank: Bank) -> Ids:
     """What the first tenant has, by every kind of name."""
+    endpoint = client.post("/v1/webhook_endpoints", json={"url": "https://s3cret.example.com/"}).json()["id"]
     bank.open_asset("sapphires")
     bank.top_up("alice", 100, asset="sapphires")
     client.put("/v1/wallets/alice", json={"name": "Alice", "metadata": {"secret": "s3cret"}})
@@ -152,6 +176,8 @@ def ids(client: httpx2.Client, bank: Bank) -> Ids:
         "transfer": newest["transfer"],
         "command": posted.json()["id"],
         "hold": hold["id"],
+        "endpoint": endpoint,
+        "delivery": client.get(f"/v1/webhook_endpoints/{endpoint}/deliveries").json()["data"][0]["id"],
     }
 
 
@@ -162,20 +188,21 @@ def test_a_stranger_finds_nothing(
     method, template = case.split(" ")
     request, as_it_should = CASES[case]
     request = dict(request)
-    path = template.format(**{name: ids[request.pop(name)] for name in ("id", "code", "asset") if name in request})
-    before = [client.get(known).json() for known in (f"/v1/wallets/{ids['wallet']}", "/v1/assets", "/v1/supply")]
+    path = template.format(**{name: ids[request.pop(name)] for name in PLACES if name in request})
+    ours = (f"/v1/wallets/{ids['wallet']}", "/v1/assets", "/v1/supply", "/v1/webhook_endpoints")
+    before = [client.get(known).json() for known in ours]
     answer = stranger.request(method, path, **request)
     assert as_it_should(answer, ids), answer.text
     assert "s3cret" not in answer.text
     bank.drain()
-    after = [client.get(known).json() for known in (f"/v1/wallets/{ids['wallet']}", "/v1/assets", "/v1/supply")]
-    assert after == before
+    assert [client.get(known).json() for known in ours] == before
 
 
 def test_the_same_names_are_there_for_their_owner(client: httpx2.Client, ids: Ids) -> None:
     """The 404s above are the tenant's doing, not a wrong path's."""
     for path in ("/v1/wallets/alice", "/v1/wallets/alice/entries", f"/v1/transfers/{ids['transfer']}",
-                 f"/v1/commands/{ids['command']}", "/v1/commands?idempotency_key=known"):  # fmt: skip
+                 f"/v1/commands/{ids['command']}", "/v1/commands?idempotency_key=known",
+                 f"/v1/webhook_endpoints/{ids['endpoint']}/deliveries/{ids['delivery']}"):  # fmt: skip
         assert client.get(path).status_code == 200, path
     assert client.post("/v1/assets/sapphires/freeze").status_code == 200
 

@@ -83,9 +83,11 @@ SELECT id FROM unnest(%b::int[]) AS id WHERE pg_try_advisory_lock(%b::int, id)
 """
 _LEAVE: LiteralString = "SELECT pg_advisory_unlock(%b::int, id) FROM unnest(%b::int[]) AS id"
 _TARGETS: LiteralString = """
-SELECT id, tenant_id, url, ordering = 'per_wallet', max_per_second, headers, secret,
-       CASE WHEN former_until > %b THEN former_secret END, failing_since, paused_until
-FROM webhook_endpoints WHERE id = ANY(%b::int[]) AND status = 'enabled'
+SELECT id, tenant_id, url,
+       ordering = 'per_wallet'
+       OR EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NOT NULL AND due_at IS NOT NULL),
+       max_per_second, headers, secret, CASE WHEN former_until > %b THEN former_secret END, failing_since, paused_until
+FROM webhook_endpoints e WHERE id = ANY(%b::int[]) AND status = 'enabled'
 """
 _DUE: LiteralString = """
 SELECT n.endpoint_id, d.seq, d.attempts
@@ -178,7 +180,8 @@ SELECT EXISTS (
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """An endpoint as a courier needs it. Secrets and headers are sealed."""
+    """An endpoint as a courier needs it. Secrets and headers are sealed. `ordered`: some of what it is owed goes lane
+    by lane, because it wants that, or did when it was owed it."""
 
     endpoint_id: int
     tenant_id: int

@@ -11,9 +11,10 @@ Due times are in PostgreSQL: with Redis gone, deliveries go out a second later.
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ import psycopg
 import structlog
 
 from ledger import db, deliveries
-from ledger.deliveries import Due, Settled, Target
+from ledger.deliveries import Due, Event, Settled, Target
+from ledger.outcomes import CommandState
 from runtime import webhooks
 from runtime.vault import Unsealable, Vault
 from worker.sending import Answer, Failure, Sender
@@ -81,15 +83,30 @@ class _Served:
         self.target = target
         self.ready: deque[_Letter] = deque()
         self.flying: set[int] = set()  # seqs that are not settled yet
-        self.window = WINDOW_FIRST
+        self.window = WINDOW_FIRST if target.failing_since is None else 1
         self.lane = -1  # where the next look into its lanes begins
         self.next_at = 0.0  # time.monotonic(): not before, for `max_per_second`
         self.maybe_more = True
         self.idle = False  # nothing to do at the last look
+        self.over = False  # disabled: it gets nothing more
+        self.turn = 0  # when it last had one
 
     @property
     def known(self) -> list[int]:
         return [*self.flying, *(letter.due.seq for letter in self.ready)]
+
+    def end(self) -> None:
+        self.over = True
+        self.ready.clear()
+
+    def hungry(self, now: datetime) -> bool:
+        """Whether to look for what may be sent next."""
+        return (
+            self.maybe_more
+            and not self.over
+            and len(self.ready) < FETCH_AHEAD // 2
+            and not _paused(self.target, now)
+        )  # fmt: skip
 
 
 class Courier:
@@ -113,11 +130,12 @@ class Courier:
         self._clock = clock
         self._retries_s = retries_s
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._something = asyncio.Event()  # to do
+        self._something = asyncio.Event()  # to do; each run has its own
         self._rung = self._stopping = False
         self._served: dict[int, _Served] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[_Served, _Letter, Answer, datetime]] = []
+        self._turns = itertools.count(1)
         self._looked_at = self._purged_at = float("-inf")
 
     def wake(self) -> None:
@@ -141,6 +159,7 @@ class Courier:
 
     async def run(self) -> None:
         """Returns after `stop`. Faults of PostgreSQL are waited out."""
+        self._something = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._sender = self._make_sender()
         try:
@@ -180,12 +199,14 @@ class Courier:
 
     async def _pause(self) -> None:
         """Until there is something to do: an attempt that ended, a doorbell, a turn that has come, or the next look."""
-        if self._done or any(served.maybe_more and not served.ready for served in self._served.values()):
+        at, all_served = self._clock(), self._served.values()
+        hungry = not self._stopping and any(served.hungry(at) and not served.ready for served in all_served)
+        if self._done or hungry:
             await asyncio.sleep(SETTLE_EVERY_S)
             return
         now = time.monotonic()
-        turns = [served.next_at for served in self._served.values() if served.ready and served.next_at > now]
-        until = min([self._looked_at + LOOK_EVERY_S, *turns])
+        turns = [served.next_at for served in all_served if served.ready and served.next_at > now]
+        until = now + LOOK_EVERY_S if self._stopping else min([self._looked_at + LOOK_EVERY_S, *turns])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(until - now, 0.001)):
                 await self._something.wait()
@@ -213,9 +234,9 @@ class Courier:
         for id_, served in self._served.items():
             served.idle = not served.known
             if id_ in targets:
-                served.target = targets[id_]
+                served.target, served.over = targets[id_], False
             else:
-                served.ready.clear()
+                served.end()
                 left.extend([] if served.flying or id_ in left else [id_])
         if left:
             await deliveries.leave(connection, left)
@@ -237,43 +258,43 @@ class Courier:
 
     async def _fetch(self, connection: deliveries.Connection, now: datetime) -> None:
         """Into memory what will be sent next."""
-        hungry = [
-            served
-            for served in self._served.values()
-            if served.maybe_more and len(served.ready) < FETCH_AHEAD // 2 and not _paused(served.target, now)
-        ]
-        found: list[Due] = []
+        hungry = {id_: served for id_, served in self._served.items() if served.hungry(now)}
+        if not hungry:
+            return
         # Those that are known already are among the soonest due, and are passed over below.
-        wanted = {
-            served.target.endpoint_id: len(served.known) + FETCH_AHEAD for served in hungry if not served.target.ordered
-        }
-        if wanted:
-            found.extend(await deliveries.due(connection, list(wanted.items()), now))
-        for served in hungry:
-            id_ = served.target.endpoint_id
-            if not served.target.ordered:
-                served.maybe_more = sum(due.endpoint_id == id_ for due in found) == wanted[id_]
-                continue
-            heads, served.lane = await deliveries.heads(
-                connection, id_, now, after_lane=served.lane, most=LANES_MAX
-            )  # fmt: skip
-            found.extend(heads)
-            served.maybe_more = served.lane != -1
-        known = {served.target.endpoint_id: set(served.known) for served in hungry}
+        wanted = {id_: len(served.known) + FETCH_AHEAD for id_, served in hungry.items()}
+        found = await deliveries.due(connection, list(wanted.items()), now)
+        counts = Counter(due.endpoint_id for due in found)
+        for id_, served in hungry.items():
+            served.maybe_more = counts[id_] == wanted[id_]
+            if served.target.ordered:
+                heads, served.lane = await deliveries.heads(
+                    connection, id_, now, after_lane=served.lane, most=LANES_MAX
+                )  # fmt: skip
+                found.extend(heads)
+                served.maybe_more = served.maybe_more or served.lane != -1
+        known = {id_: set(served.known) for id_, served in hungry.items()}
         new = [due for due in found if due.seq not in known[due.endpoint_id]]
         if not new:
             return
         contents = await deliveries.contents(connection, sorted({due.seq for due in new}))
-        messages = {seq: webhooks.message(content) for seq, content in contents.items()}
+        messages = {due.seq: _message(due.seq, contents.get(due.seq)) for due in new}
         for due in new:
-            self._served[due.endpoint_id].ready.append(_Letter(due, *messages[due.seq]))
+            served = self._served[due.endpoint_id]
+            if (message := messages[due.seq]) is not None:
+                served.ready.append(_Letter(due, *message))
+            else:
+                served.flying.add(due.seq)
+                self._done.append((served, _Letter(due, "", b""), _fault("What it tells of cannot be read."), now))
 
     # --- post --------------------------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
         """One of each endpoint in turn, as long as there are some that may fly."""
         now, at = time.monotonic(), self._clock()
-        waiting = [served for served in self._served.values() if not _paused(served.target, at)]
+        # Whoever had its turn longest ago comes first: with more endpoints than places the last ones would have none.
+        waiting = sorted(self._served.values(), key=lambda served: served.turn)
+        waiting = [served for served in waiting if not _paused(served.target, at)]
         while waiting:
             waiting = [
                 served
@@ -283,7 +304,7 @@ class Courier:
             for served in waiting:
                 if len(self._tasks) >= IN_THE_AIR_MAX:
                     return
-                letter = served.ready.popleft()
+                letter, served.turn = served.ready.popleft(), next(self._turns)
                 served.flying.add(letter.due.seq)
                 if (most := served.target.max_per_second) is not None:
                     served.next_at = max(served.next_at, now - 1 / most) + 1 / most
@@ -295,11 +316,14 @@ class Courier:
         at, target = self._clock(), served.target
         try:
             keys, headers = self._opened(target)
+            signed = webhooks.signed_headers(letter.id, letter.body, keys, unix_s=int(at.timestamp()))
         except Unsealable as error:
             log.error("courier.unsealable", endpoint=target.endpoint_id, detail=str(error))
-            answer = Answer(None, Failure.FAULT, "No key that is set opens the endpoint's secrets.", "", None, 0.0)
+            answer = _fault("No key that is set opens the endpoint's secrets.")
+        except Exception as error:  # or it would be in the air for ever
+            log.exception("courier.unsignable", endpoint=target.endpoint_id)
+            answer = _fault(f"A defect of the courier: {type(error).__name__}.")
         else:
-            signed = webhooks.signed_headers(letter.id, letter.body, keys, unix_s=int(at.timestamp()))
             answer = await self._sender.post(target.url, headers | signed, letter.body)
         self._done.append((served, letter, answer, at))
         self._something.set()
@@ -357,12 +381,13 @@ class Courier:
         self, connection: deliveries.Connection, served: _Served, answers: Sequence[Answer], now: datetime
     ) -> None:
         """The endpoint's health after these attempts: failing or not, to be spared for a while, or no use any more."""
+        answers = [answer for answer in answers if answer.failure not in OUR_FAULTS]
+        if not answers:
+            return
         target = served.target
-        failing_since = target.failing_since
+        failing_since = target.failing_since or now
         if any(answer.failure is None for answer in answers):
             failing_since = None
-        elif any(answer.failure not in OUR_FAULTS for answer in answers):
-            failing_since = failing_since or now
         pause_s = max(map(_asked_pause_s, answers))
         paused_until = now + timedelta(seconds=pause_s) if pause_s else target.paused_until
         if (failing_since, paused_until) != (target.failing_since, target.paused_until):
@@ -371,10 +396,26 @@ class Courier:
             served.target = replace(target, **health)
         gone = any(answer.status == GONE for answer in answers)
         if gone or (failing_since is not None and now - failing_since >= FAILING_MAX):
-            served.ready.clear()
+            served.end()
             reason = DISABLED_GONE if gone else DISABLED_FAILING
             if await deliveries.disable(connection, target, reason, now):
                 log.warning("courier.endpoint_disabled", endpoint=target.endpoint_id, reason=reason)
+
+
+def _message(seq: int, content: CommandState | Event | None) -> tuple[str, bytes] | None:
+    """None where what it tells of is gone, or is a defect of ours: that holds up nobody else."""
+    if content is None:
+        log.error("courier.unreadable", seq=seq, hint="what it tells of is gone")
+        return None
+    try:
+        return webhooks.message(content)
+    except Exception:
+        log.exception("courier.unreadable", seq=seq)
+        return None
+
+
+def _fault(detail: str) -> Answer:
+    return Answer(None, Failure.FAULT, detail, "", None, 0.0)
 
 
 def _paused(target: Target, now: datetime) -> bool:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from bursar.local.postgres import Postgres
 from bursar.local.valkey import Valkey
 from ledger import db, keys
 from ledger.audit import audit as books_audit
+from runtime import base64url
 
 READY_S = 60.0  # a Python start takes a second or two; a busy machine several times that
 MIGRATE_S = 120.0  # an empty database takes a second
@@ -75,6 +77,8 @@ class OwnStack:
         self.workers = workers
         self._api: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._courier: subprocess.Popen[bytes] | None = None
+        self._secrets_key = base64url.encode(secrets.token_bytes(base64url.KEY_BYTES))
         self._port = 0
 
     def start_databases(self) -> None:
@@ -101,11 +105,20 @@ class OwnStack:
             processes.stop(worker, signals=STOP_SIGNALS)
         self._workers.clear()
 
+    def start_courier(self) -> None:
+        self._courier = self._spawn("worker", "courier", "--webhooks")
+
+    def stop_courier(self) -> None:
+        if self._courier is not None:
+            processes.stop(self._courier, signals=STOP_SIGNALS)
+            self._courier = None
+
     def roots(self) -> Mapping[str, list[int]]:
         """The processes of each role, by the one that started the others."""
         return {
             "api": _pids([self._api]),
             "worker": _pids(self._workers),
+            "courier": _pids([self._courier]),
             "postgres": _pids([self.postgres.process]),
             "valkey": _pids([self.valkey.process]),
         }
@@ -119,6 +132,7 @@ class OwnStack:
     def stop(self, *, keep: bool = False) -> None:
         """Stop everything, whatever state it is in, and delete its data unless they are to be kept."""
         self.stop_workers()
+        self.stop_courier()
         if self._api is not None:
             processes.stop(self._api, signals=STOP_SIGNALS)
         self.valkey.kill()
@@ -139,14 +153,16 @@ class OwnStack:
             "BURSAR_REDIS_URL": self.valkey.url,
             "BURSAR_HOST": "127.0.0.1",
             "BURSAR_PORT": str(self._port),
+            "BURSAR_SECRETS_KEY": self._secrets_key,
+            "BURSAR_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
             "BURSAR_LOG_LEVEL": "warning",
             "BURSAR_LOG_FORMAT": "json",
             processes.STACK_MARK: str(self.folder),
         }
 
-    def _spawn(self, command: str, log: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: str, log: str, *options: str) -> subprocess.Popen[bytes]:
         return processes.spawn(
-            [sys.executable, "-m", "bursar", command],
+            [sys.executable, "-m", "bursar", command, *options],
             log=self.folder / f"{log}.log",
             env=self._environment(),
             at_owners_death=signal.SIGTERM,

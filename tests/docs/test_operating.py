@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import psycopg
@@ -12,8 +13,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from api.metrics import Metrics
-from ledger import audit, db, drain, inbox, keys, reads, registers
+from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, reads, registers
 from ledger.changes import By
+from ledger.deliveries import Settled
 from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
 from ledger.limits import Limits
@@ -140,6 +142,32 @@ def drained(url: str) -> int:
         return len(drain.apply(connection, claim, task_id=None))
 
 
+def listen(url: str, client_id: int) -> None:
+    """What an api does for webhooks."""
+    with psycopg.connect(url) as connection:
+        settings = endpoints.Settings("https://receiver.example.com/", None, None, None, "none", None, [], None)
+        made = endpoints.create(connection, 1, client_id, settings, b"sealed")
+        endpoints.change(connection, 1, made.id, lambda stands: (stands.settings, "enabled"))
+        endpoints.rotate(connection, 1, made.id, b"sealed", overlap=timedelta(days=1))
+        deliveries.send_test(connection, 1, made.id)
+
+
+async def deliver(url: str) -> None:
+    """What a courier does."""
+    async with await db.connect_async(url, application="test") as connection:
+        now = datetime.now(UTC) + timedelta(seconds=5)
+        taken = await deliveries.take(connection, now, but=[], most=1)
+        (target,) = (await deliveries.targets(connection, taken, now)).values()
+        due = await deliveries.due(connection, [(target.endpoint_id, 10)], now)
+        contents = await deliveries.contents(connection, [each.seq for each in due])
+        assert len(due) == len(contents) == 3
+        settled = [Settled(each, True, None, now, 200, None, None, 1, "") for each in due]
+        await deliveries.settle(connection, settled)
+        await deliveries.note_health(connection, target.endpoint_id, failing_since=now, paused_until=None)
+        await deliveries.disable(connection, target, "gone", now)
+        await deliveries.purge(connection, now + timedelta(days=2), retention=timedelta(days=1), most=10)
+
+
 def test_the_roles_suffice_and_no_more(roles: str) -> None:
     owner, worker, reader = (as_role(roles, role) for role in ("bursar_owner", "bursar_work", "bursar_read"))
     engine = create_engine(db.sqlalchemy_url(owner), poolclass=NullPool)
@@ -147,8 +175,10 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
     with psycopg.connect(roles) as superuser:
         ((client_id,),) = superuser.execute("SELECT id FROM clients").fetchall()
 
+    listen(worker, client_id)
     asyncio.run(work(worker, client_id))
     assert drained(worker) == 2
+    asyncio.run(deliver(worker))
     findings = audit.audit(create_engine(db.sqlalchemy_url(reader), poolclass=NullPool))
     assert all(finding.holds for finding in findings)
 
@@ -160,6 +190,8 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
         (worker, "INSERT INTO api_keys (client_id, prefix, key_hash, scopes) VALUES (1, '', '', '{}')"),
         (worker, "DROP TABLE commands"),
         (reader, "SELECT key_hash FROM api_keys"),
+        (reader, "SELECT secret FROM webhook_endpoints"),
+        (reader, "SELECT url FROM webhook_endpoints"),
         (reader, "INSERT INTO pending (partition, seq) VALUES (0, 0)"),
     ]
     for url, statement in forbidden:

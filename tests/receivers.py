@@ -131,6 +131,20 @@ def reset() -> Answering:
     return answer
 
 
+class Door:
+    """Holds answers back until it is opened: `receiver.answers(door.answer)`."""
+
+    def __init__(self) -> None:
+        self._opened = threading.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def answer(self, peer: Peer) -> None:
+        await asyncio.to_thread(self._opened.wait, 10.0)
+        await reply(200)(peer)
+
+
 class Receiver:
     """Listens on a free port of `host` while its context lasts, and records what it is sent."""
 

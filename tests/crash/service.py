@@ -22,10 +22,12 @@ from bursar.local.postgres import Postgres
 from bursar.local.valkey import Valkey
 from ledger import db, keys
 from ledger.partitions import partition_of
+from runtime import base64url
 from runtime.celery_app import DRAIN_TASK, KEY_PREFIX, make_celery, queue_name
 from runtime.settings import Settings
 from tests.crash.wire import Connection, Unanswered
 
+SECRETS_KEY = base64url.encode(b"k" * base64url.KEY_BYTES)
 START_S = 60.0  # a Python start takes two seconds, and many times that on a busy machine
 PARTITIONS = 8
 LOGS_TOLD, LOG_LINES, LOG_WIDTH = 8, 20, 400  # of a test that failed: what fits on a few screens
@@ -179,6 +181,27 @@ class Worker(Program):
         return [child for child in psutil.Process(self.pid).children() if lives(child)]
 
 
+class Courier(Program):
+    """`bursar worker --webhooks`: one process."""
+
+    def __init__(self, service: "Service") -> None:
+        super().__init__(service, "courier", "worker", "--webhooks")
+
+    def start(self) -> None:
+        self.spawn()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """It has its session."""
+        wait_for(lambda: not self.alive or self._has_session(), f"{self.name} to be ready", within_s=START_S)
+        self.assert_alive()
+
+    def _has_session(self) -> bool:
+        ports = {line.laddr.port for line in psutil.Process(self.pid).net_connections("tcp4")}
+        query = "SELECT client_port FROM pg_stat_activity WHERE application_name = 'bursar-courier'"
+        return any(port in ports for (port,) in self.service.rows(query))
+
+
 class Redis(Valkey):
     """One that can stand still."""
 
@@ -221,6 +244,8 @@ class Service:
             "BURSAR_DATABASE_URL": self.database_url,
             "BURSAR_REDIS_URL": self.redis.url,
             "BURSAR_LOG_FORMAT": "json",
+            "BURSAR_SECRETS_KEY": SECRETS_KEY,
+            "BURSAR_WEBHOOK_ALLOWED_HOSTS": "127.0.0.0/8",
         }
 
     def add_api(self, **environment: str) -> Api:
@@ -232,6 +257,11 @@ class Service:
         """One more, not started yet. `partitions`: serve only these."""
         self._programs.append(worker := Worker(self, partitions))
         return worker
+
+    def add_courier(self) -> Courier:
+        """One more, not started yet."""
+        self._programs.append(courier := Courier(self))
+        return courier
 
     def heal(self) -> None:
         """Everything runs that a test may expect to run."""

@@ -71,7 +71,7 @@ class Persistent:
             except Unanswered:
                 self.refused["unanswered"] += 1
             else:
-                if answer.status in (200, 202):
+                if answer.status in (200, 201, 202):
                     self.slowest_s = max(self.slowest_s, answer.took_s)
                     return answer
                 self.refused[_refusal(answer)] += 1

@@ -1,6 +1,5 @@
 """The courier against receivers on real sockets, with a real PostgreSQL; its clock is the test's."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from ledger.events import ENDPOINT_DISABLED, TEST
 from runtime import webhooks
 from runtime.vault import Vault
 from tests.books import Bank
-from tests.receivers import Answering, Peer, Receiver, Request, hang, reply
+from tests.receivers import Answering, Door, Peer, Receiver, Request, hang, reply
 from tests.worker.conftest import eventually
 from tests.worker.post_office import RETENTION, Attempt, PostOffice, Running, id_of, ids
 from tests.worker.post_office import office as office
@@ -726,20 +725,6 @@ def test_what_has_been_over_for_long_is_deleted_and_nothing_else(
     assert [attempt.seq for attempt in office.attempts(endpoint)] == [young]
     assert [delivery.seq for delivery in office.deliveries(off)] == [*old, young]  # they are owed still
     assert bank.rows("SELECT FROM events WHERE seq = %s", told) == []
-
-
-class Door:
-    """Holds answers back until it is opened."""
-
-    def __init__(self) -> None:
-        self._opened = threading.Event()
-
-    def open(self) -> None:
-        self._opened.set()
-
-    async def answer(self, peer: Peer) -> None:
-        await asyncio.to_thread(self._opened.wait, 10.0)
-        await reply(200)(peer)
 
 
 def by_wallet(receiver: Receiver, *, failing: set[str]) -> Answering:

@@ -177,12 +177,14 @@ def test_a_redirect_is_never_followed(status: int) -> None:
         ("120", 120, 120),
         ("0", 0, 0),
         ("999999999999", 999_999_999_999, 999_999_999_999),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3_000, 3_600),
+        ("in an hour", 3_500, 3_600),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0, 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 10**9, 10**12),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(receiver: Receiver, said: str, least: float, most: float) -> None:
+    if said == "in an hour":  # as a date, of now
+        said = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     receiver.answers(reply(429, headers={"Retry-After": said}))
     [answer] = send(receiver.url)
     assert answer.retry_after_s is not None

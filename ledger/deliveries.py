@@ -22,7 +22,7 @@ ENDPOINT_LOCKS = 0x62757201  # the space of advisory locks of couriers: one at a
 
 _LISTENERS: LiteralString = """
 SELECT id, tenant_id, event_types, wallets, ordering = 'per_wallet' FROM webhook_endpoints
-WHERE status = 'enabled' AND tenant_id = ANY(%b::int[]) ORDER BY id
+WHERE status = 'enabled' AND tenant_id = ANY(%b::int[])
 """
 _OWE: LiteralString = """
 INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)

@@ -32,10 +32,14 @@ KEYS = {
     "uq_assets_tenant_id_code": {"tenant_id", "code"},
     "pk_assets": {"id"},
     "pk_chain_heads": {"partition"},
+    "ix_webhook_endpoints_tenant_id": {"tenant_id"},
     "ix_outcomes_feed": {"client_id", "stream", "position"},
 }
 # The oldest rows of a partition, the newest of a stream: read from one end of the index, up to a limit.
 FROM_ONE_END = {"pk_pending": {"partition"}, "ix_outcomes_feed": {"client_id", "stream"}}
+
+# The rows of a group, and the endpoints of a tenant: there may be many, so they may be read by a bitmap.
+OF_MANY = ("ix_commands_group_seq", "ix_webhook_endpoints_tenant_id")
 
 Plan = dict[str, Any]
 
@@ -128,8 +132,8 @@ def faults_of(plan: Plan) -> Iterator[str]:
     """Where this plan does anything else to a table than looking rows up by a whole key."""
     for node, limited in nodes(plan["Plan"]):
         kind, index = node["Node Type"], node.get("Index Name")
-        if kind == "Bitmap Heap Scan" and node["Plans"][0]["Index Name"] == "ix_commands_group_seq":
-            continue  # the rows of a group, which are many
+        if kind == "Bitmap Heap Scan" and node["Plans"][0]["Index Name"] in OF_MANY:
+            continue
         if kind in ("Seq Scan", "Bitmap Heap Scan", "Hash Join", "Merge Join"):
             yield f"{kind} {node.get('Relation Name', '')}"
         elif index:

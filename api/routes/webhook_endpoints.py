@@ -387,7 +387,7 @@ def _ring(request: Request) -> None:
 async def _find(request: Request, principal: Principal, id_: str) -> Endpoint:
     parsed = parse_id(Kind.ENDPOINT, id_)
     found: Endpoint | None = None
-    if parsed is not None and parsed[0] < 2**31:
+    if parsed is not None:
         found = await _in_transaction(request, lambda to: endpoints.find(to, principal.tenant_id, parsed[0]))
     if found is None or parsed is None or unix_ms(found.created_at) != parsed[1]:
         raise Problem("webhook_endpoint_not_found")

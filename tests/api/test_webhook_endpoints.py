@@ -12,7 +12,7 @@ import pytest
 from api.routes.webhook_endpoints import DESCRIPTION_MAX, HEADERS_MAX, OVERLAP_MAX_H, RATE_MAX, WALLETS_MAX
 from bursar.local.valkey import Valkey
 from ledger.endpoints import ENDPOINTS_MAX
-from ledger.ids import Kind, parse_id
+from ledger.ids import Kind, endpoint_id, parse_id
 from ledger.keys import Scope
 from runtime import base64url, webhooks
 from runtime.vault import Vault
@@ -307,13 +307,17 @@ def test_a_header_that_stands_there_twice(client: httpx2.Client) -> None:
     assert fault(answer) == ("400 duplicate_member", "/headers/X-A")
 
 
+def at_another_time(id_: str) -> str:
+    return f"{int(id_[:8], 16) ^ 1:08x}{id_[8:]}"
+
+
 def other_kinds(client: httpx2.Client, bank: Bank) -> list[str]:
     """Ids that are no endpoint's: of a command, of a delivery, of an endpoint with another time, and no ids at all."""
     made = register(client)["id"]
     bank.top_up("alice", 1)
     (delivery,) = get(client, f"{made}/deliveries")["data"]
-    moved = f"{int(made[:8], 16) ^ 1:08x}{made[8:]}"
-    return [NOWHERE, moved, delivery["command"], delivery["id"], "1", "x", made + "0", "%00"]
+    beyond = endpoint_id(2**31, datetime.now(UTC))
+    return [NOWHERE, at_another_time(made), beyond, delivery["command"], delivery["id"], "1", "x", made + "0", "%00"]
 
 
 def test_an_id_of_ones_own_making_leads_nowhere(client: httpx2.Client, bank: Bank) -> None:
@@ -418,7 +422,7 @@ def test_a_delivery_is_found_at_its_own_endpoint_alone(
     for route in (route for route in ROUTES if "{delivery}" in route):
         assert code(ask(client, route, id=other["id"], delivery=delivery["id"])) == "404 delivery_not_found"
         assert code(ask(stranger, route, id=theirs["id"], delivery=delivery["id"])) == "404 delivery_not_found"
-        for wrong in (NOWHERE, ours["id"], delivery["command"], "x"):
+        for wrong in (NOWHERE, ours["id"], delivery["command"], at_another_time(delivery["id"]), "x"):
             assert code(ask(client, route, id=ours["id"], delivery=wrong)) == "404 delivery_not_found"
 
 

@@ -31,7 +31,16 @@ test: $(DEV_STAMP)  ## lint, types, layers, migrations, tests; all that CI runs
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.alembic_check
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
+endif
+
+# Tests that start whole stacks, kill and freeze them, and mind the time; the others run side by side.
+ALONE := tests/crash tests/local tests/bench tests/deploy
+TESTS_AT_ONCE ?= 2
 
 lock: $(BIN)/python  ## make both locks anew from pyproject.toml (needs uv; installs it where it is missing)
 	@command -v uv >/dev/null || $(PIP) install uv

@@ -61,12 +61,12 @@ def test_killed_between_post_and_settle(service: Service, courier: Courier, tena
 def test_killed_under_load_while_another_goes_on(service: Service, courier: Courier, receiver: Receiver) -> None:
     """They take turns at being killed; the one that is not takes over, or finds what both left."""
     other = service.add_courier()
-    other.start()
-    load = Load(service, lanes=2)
+    other.spawn()
+    load = Load(service, lanes=1)
     listen(service, load.tenant, receiver)
     with load:
         for victim in (courier, other):
-            load.until(accepted=60)
+            load.until(accepted=30)
             receiver.wait_for(len(receiver.requests) + 20, within_s=DELIVERED_S)
             victim.kill()
             if victim is courier:

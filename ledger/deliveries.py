@@ -71,15 +71,15 @@ def unserved(connection: psycopg.Connection[Any], *, age_s: float) -> bool:
 
 # --- the courier's -------------------------------------------------------------------------------------------------
 
-_WAITING: LiteralString = """
-SELECT e.id FROM webhook_endpoints e
-WHERE e.status = 'enabled' AND e.id <> ALL(%b::int[]) AND (e.paused_until IS NULL OR e.paused_until <= %b)
-  AND (EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NULL AND due_at <= %b)
-       OR EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NOT NULL AND due_at IS NOT NULL))
-ORDER BY e.id LIMIT %b
-"""
+# The limit counts those that are locked: others may have the first ones. OFFSET 0: no lock before the other conditions.
 _TAKE: LiteralString = """
-SELECT id FROM unnest(%b::int[]) AS id WHERE pg_try_advisory_lock(%b::int, id)
+SELECT id FROM (
+    SELECT e.id FROM webhook_endpoints e
+    WHERE e.status = 'enabled' AND e.id <> ALL(%b::int[]) AND (e.paused_until IS NULL OR e.paused_until <= %b)
+      AND (EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NULL AND due_at <= %b)
+           OR EXISTS (SELECT FROM deliveries WHERE endpoint_id = e.id AND lane IS NOT NULL AND due_at IS NOT NULL))
+    ORDER BY e.id OFFSET 0
+) waiting WHERE pg_try_advisory_lock(%b::int, id) LIMIT %b
 """
 _LEAVE: LiteralString = "SELECT pg_advisory_unlock(%b::int, id) FROM unnest(%b::int[]) AS id"
 _TARGETS: LiteralString = """
@@ -243,11 +243,7 @@ async def take(connection: Connection, now: datetime, *, but: Sequence[int], mos
     """Endpoints with something due that no courier has: this session has them from now on, until it leaves them or
     ends. `but`: those that it has already."""
     async with connection.cursor(binary=True) as sql:
-        await sql.execute(_WAITING, (list(but), now, now, most))
-        waiting = [id_ for (id_,) in await sql.fetchall()]
-        if not waiting:
-            return []
-        await sql.execute(_TAKE, (waiting, ENDPOINT_LOCKS))
+        await sql.execute(_TAKE, (list(but), now, now, ENDPOINT_LOCKS, most))
         return [id_ for (id_,) in await sql.fetchall()]
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ledger.events import ENDPOINT_DISABLED, TEST
+from ledger.events import ENDPOINT_DISABLED, TEST, lane_of
 from runtime import webhooks
 from runtime.vault import Vault
 from tests.books import Bank
@@ -240,6 +240,19 @@ def test_retry_after_pauses_the_endpoint(bank: Bank, office: PostOffice, receive
     assert office.delivered(endpoint)
 
 
+def test_what_is_in_memory_already_waits_for_the_end_of_the_pause_too(
+    bank: Bank, office: PostOffice, receiver: Receiver
+) -> None:
+    receiver.answers(reply(429, headers={"Retry-After": "600"}))
+    endpoint = office.endpoint(receiver)
+    for _ in range(courier.FETCH_AHEAD):
+        bank.top_up("alice", 1)
+    with office.running():
+        eventually(lambda: office.state(endpoint).paused_until is not None)
+        office.pass_by()
+    assert len(receiver.requests) <= courier.WINDOW_FIRST
+
+
 def test_a_short_retry_after_does_not_hurry_the_schedule(bank: Bank, office: PostOffice, receiver: Receiver) -> None:
     receiver.answers(reply(429, headers={"Retry-After": "1"}))
     endpoint = office.endpoint(receiver)
@@ -409,6 +422,23 @@ def test_a_lane_goes_on_behind_a_head_that_was_given_up(bank: Bank, office: Post
     assert [delivery.status for delivery in office.deliveries(endpoint)] == ["exhausted", "delivered"]
 
 
+def test_many_lanes_that_wait_do_not_hide_one_that_does_not(
+    bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *failing, sound = sorted([f"w{n}" for n in range(6)], key=lane_of)
+    receiver.answers(by_wallet(receiver, failing=set(failing)))
+    endpoint = office.endpoint(receiver, ordering="per_wallet")
+    for wallet in failing:
+        bank.top_up(wallet, 1)
+    office.round()
+    bank.top_up(sound, 1)
+    monkeypatch.setattr(courier, "LANES_MAX", 2)
+    monkeypatch.setattr(courier, "LOOK_EVERY_S", 3_600.0)
+    with office.running():
+        receiver.wait_for(6)
+    assert [delivery.status for delivery in office.deliveries(endpoint)] == ["pending"] * 5 + ["delivered"]
+
+
 def test_an_endpoint_that_no_longer_wants_order_still_gets_what_it_was_owed_in_order(
     bank: Bank, office: PostOffice, receiver: Receiver
 ) -> None:
@@ -538,6 +568,22 @@ def test_what_one_courier_has_in_the_air_another_does_not_touch(
         door.open()
         eventually(lambda: office.delivered(endpoint))
     assert sorted(ids(receiver)) == sorted(map(id_of, outcomes))
+
+
+def test_a_courier_that_has_all_it_can_take_leaves_the_rest_to_another(
+    bank: Bank, office: PostOffice, receiver: Receiver, other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "ENDPOINTS_MAX", 1)
+    receiver.answers(hang())
+    office.endpoint(receiver)
+    endpoint = office.endpoint(other)
+    for _ in range(courier.WINDOW_FIRST + 1):  # one more than are sent at once: something is due to it all the time
+        bank.top_up("alice", 1)
+    with office.running() as first:
+        receiver.wait_for(courier.WINDOW_FIRST)
+        with office.running():
+            eventually(lambda: office.delivered(endpoint))
+        first.kill()
 
 
 def test_a_doorbell_makes_it_look_at_once(

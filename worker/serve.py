@@ -45,9 +45,12 @@ def serve_webhooks(*, name: str | None) -> None:
     _partition_count(settings().database_url.get_secret_value())  # waits for the database
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 
-    from worker.webhooks import celery
+    from worker.webhooks import celery, stop
 
-    celery.worker_main(_arguments("--pool=solo", queues=[WEBHOOKS_QUEUE], name=name))
+    try:
+        celery.worker_main(_arguments("--pool=solo", queues=[WEBHOOKS_QUEUE], name=name))
+    finally:
+        stop()
 
 
 def _arguments(*options: str, queues: Iterable[str], name: str | None) -> list[str]:

@@ -76,9 +76,9 @@ def _run(courier: Courier) -> None:
             time.sleep(PAUSE_AFTER_DEFECT_S)
 
 
-@signals.worker_shutdown.connect
-def stop(**_: object) -> None:
-    """What is in the air comes down first; what does not in time is delivered again."""
+def stop() -> None:
+    """What is in the air comes down first; what does not in time is delivered again. No signal of Celery's calls this:
+    the shutdown that our SIGTERM asks for sends none."""
     if _courier is not None and _thread is not None:
         _courier.stop()
         _thread.join(STOP_WAIT_S)

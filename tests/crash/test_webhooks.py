@@ -1,5 +1,6 @@
 """Couriers are killed, told to end, and left without Redis or PostgreSQL. What is owed arrives, under the same id."""
 
+import subprocess
 from collections import Counter
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ OWED = 40  # of a test that counts each: more than a courier sends at once
 # rest is for a machine that does other things too.
 ARRIVAL_MAX_S = 4.0
 DELIVERED_S = 40.0
+STAYS_S = 3.0  # one that waited for nothing would be gone by then
 END_MAX_S = 20.0  # as `bursar worker --webhooks` promises
 
 
@@ -114,7 +116,8 @@ def test_what_is_in_the_air_comes_down_before_it_ends(
     receiver.wait_for(WINDOW_FIRST)
     courier.process.terminate()
     wait_for(lambda: "shutdown" in courier.log.read_text().lower(), "it to notice")
-    assert courier.alive
+    with pytest.raises(subprocess.TimeoutExpired):
+        courier.process.wait(STAYS_S)
     door.open()
     assert courier.process.wait(END_MAX_S) == 0
     [(settled,)] = service.rows(

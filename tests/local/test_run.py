@@ -127,6 +127,7 @@ def test_what_is_killed_is_started_again_with_a_line_and_spends_apply(running: R
     victims = {
         "api": lambda: running.children("bursar api"),
         "worker-1": lambda: running.children("worker-1"),
+        "webhooks": lambda: running.children("--webhooks"),
         "postgresql": lambda: running.children("postgres -D"),
         "valkey": lambda: running.children("valkey-server"),
     }

@@ -162,7 +162,7 @@ _PURGE_EVENTS: LiteralString = """
 DELETE FROM events WHERE seq IN (
     SELECT seq FROM (SELECT seq, at FROM events ORDER BY seq LIMIT %b) oldest WHERE at < %b
 ) AND NOT EXISTS (SELECT FROM deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id
-                  WHERE d.seq = events.seq AND d.due_at IS NOT NULL)
+                  WHERE d.seq = events.seq)
 """
 _ENDPOINTS: LiteralString = "SELECT id FROM webhook_endpoints ORDER BY id"
 _UNSERVED: LiteralString = """
@@ -240,8 +240,8 @@ Connection = psycopg.AsyncConnection[Any]
 
 
 async def take(connection: Connection, now: datetime, *, but: Sequence[int], most: int) -> list[int]:
-    """Endpoints with something due that no courier has: this session has them from now on, until it leaves them or
-    ends. `but`: those that it has already."""
+    """Endpoints with something due that no courier has: this connection has them from now on, until it leaves them or
+    closes. `but`: those that it has already."""
     async with connection.cursor(binary=True) as sql:
         await sql.execute(_TAKE, (list(but), now, now, ENDPOINT_LOCKS, most))
         return [id_ for (id_,) in await sql.fetchall()]

@@ -119,17 +119,27 @@ def create(connection: Connection, tenant_id: int, client_id: int, settings: Set
 
 
 def change(
-    connection: Connection, tenant_id: int, id_: int, changed: Callable[[Endpoint], tuple[Settings, Status]]
+    connection: Connection,
+    tenant_id: int,
+    id_: int,
+    changed: Callable[[Endpoint], tuple[Settings, Status]],
+    *,
+    owed: bool,
 ) -> Endpoint | None:
     """Set what its owner chooses; `changed` is told how it stands. What it is owed by then stays owed. A new URL or
-    status begins with a clean slate. None: no such endpoint."""
-    _stop_drains(connection)
+    status begins with a clean slate. None: no such endpoint.
+
+    `owed`: whether what it is owed may change, its event types, wallets or status; only that stops the drains.
+    """
+    if owed:
+        _stop_drains(connection)
     row = connection.execute(_LOCK, (tenant_id, id_)).fetchone()
     if row is None:
         return None
     before = _endpoint(row)
     was, (now, status) = before.settings, changed(before)
     starts_anew = (was.event_types, was.wallets, before.status) != (now.event_types, now.wallets, status)
+    assert owed or not starts_anew
     connection.execute(_UPDATE, (*_columns(now), status, starts_anew, id_))
     if (was.url, before.status) != (now.url, status):
         connection.execute(_FORGIVE, (id_,))
@@ -166,7 +176,7 @@ def _columns(settings: Settings) -> tuple[Any, ...]:
 
 @dataclass(slots=True, frozen=True)
 class Delivery:
-    """`at`: of the event. `type` and `command_id` parts are None where the event is not an outcome, or gone."""
+    """`at`: of the event. `accepted_at`: of the command whose outcome it is; None: it is no outcome."""
 
     seq: int
     status: str
@@ -259,9 +269,7 @@ def deliveries_of(
     upto, above = (seq + 1, seq - 1) if seq is not None else (before or SEQ_MAX, 0)
     rows = connection.execute(_DELIVERIES, (id_, upto, above, status, status, limit))
     return [
-        Delivery(
-            number, state, attempts, due_at, at, type_ or outcome_type(decided or "failed", code or ""), accepted_at
-        )
+        Delivery(number, state, attempts, due_at, at, type_ or outcome_type(decided, code), accepted_at)
         for number, state, attempts, due_at, at, decided, code, type_, accepted_at in rows
     ]
 

@@ -17,6 +17,7 @@ from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.requests import Timestamp, WalletId
 from api.sessions import Sessions
+from api.state import ring_all
 from api.times import instant
 from ledger import deliveries, endpoints
 from ledger.endpoints import Attempt, Connection, Delivery, Endpoint, Settings
@@ -157,6 +158,7 @@ async def create_webhook_endpoint(request: Request, principal: Manager) -> Respo
         )
     except endpoints.TooMany:
         raise Problem("too_many_endpoints", f"a tenant has {endpoints.ENDPOINTS_MAX} at the most") from None
+    ring_all(request)  # drains that came meanwhile were turned away
     return json_response({**_show(made), "secret": secret}, 201)
 
 
@@ -207,9 +209,12 @@ async def patch_webhook_endpoint(request: Request, id: str, principal: Manager) 
         )
         return settings, _or(asked.status, stands.status)
 
-    changed = await _in_transaction(request, lambda to: endpoints.change(to, tenant_id, known.id, wanted))
+    owed = (asked.event_types, asked.wallets, asked.status) != (UNSET, UNSET, UNSET)
+    changed = await _in_transaction(request, lambda to: endpoints.change(to, tenant_id, known.id, wanted, owed=owed))
     if changed is None:
         raise Problem("webhook_endpoint_not_found")
+    if owed:
+        ring_all(request)  # drains that came meanwhile were turned away
     _ring(request)
     return json_response(_show(changed))
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+import redis
 
 from api.routes.webhook_endpoints import DESCRIPTION_MAX, HEADERS_MAX, OVERLAP_MAX_H, RATE_MAX, WALLETS_MAX
 from bursar.local.valkey import Valkey
@@ -15,14 +16,17 @@ from ledger.endpoints import ENDPOINTS_MAX
 from ledger.ids import Kind, endpoint_id, parse_id
 from ledger.keys import Scope
 from runtime import base64url, webhooks
+from runtime.doorbell import flag_key
 from runtime.vault import Vault
 from tests.api.conftest import SECRETS_KEY, NewKey
 from tests.api.serving import Served, code
-from tests.books import Bank
+from tests.books import ALL, Bank
+from tests.worker.conftest import eventually
 
 URL = "https://receiver.example.com/hooks"
 PATH = "/v1/webhook_endpoints"
 NOWHERE = "01941f29-7c00-8e4d-8000-000000000001"
+RINGS_WITHIN_S = 1.9  # a flag's time to live is 2 s
 EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -677,3 +681,32 @@ def test_stats(client: httpx2.Client, endpoint: str, three: list[dict[str, Any]]
 def test_stats_of_nothing(client: httpx2.Client, endpoint: str) -> None:
     stats = get(client, f"{endpoint}/stats")
     assert set(stats.values()) == {"delivery_stats", 0, None}
+
+
+# --- the drains ----------------------------------------------------------------------------------------------------
+
+
+def test_what_changes_what_is_owed_rings_for_the_drains_that_it_turned_away(
+    client: httpx2.Client, valkey: Valkey
+) -> None:
+    with redis.Redis.from_url(valkey.url) as flags:
+
+        def rung() -> bool:
+            return flags.exists(*map(flag_key, ALL)) == len(ALL)
+
+        flags.delete(*map(flag_key, ALL))
+        made = register(client)
+        eventually(rung, within_s=RINGS_WITHIN_S)
+        for chosen in ({"wallets": ["alice"]}, {"event_types": ["command.failed"]}, {"status": "disabled"}):
+            flags.delete(*map(flag_key, ALL))
+            patch(client, made["id"], **chosen)
+            eventually(rung, within_s=RINGS_WITHIN_S)
+
+
+def test_what_does_not_change_what_is_owed_stops_no_drain(client: httpx2.Client, bank: Bank) -> None:
+    made = register(client)
+    bank.order("top_up", "alice", 1)
+    with bank.another_drain() as drain:
+        drain.claim()
+        patch(client, made["id"], description="the shop", url=f"{URL}/new", max_per_second=5, ordering="per_wallet")
+        drain.apply_and_commit()

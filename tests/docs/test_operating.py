@@ -147,7 +147,7 @@ def listen(url: str, client_id: int) -> None:
     with psycopg.connect(url) as connection:
         settings = endpoints.Settings("https://receiver.example.com/", None, None, None, "none", None, [], None)
         made = endpoints.create(connection, 1, client_id, settings, b"sealed")
-        endpoints.change(connection, 1, made.id, lambda stands: (stands.settings, "enabled"))
+        endpoints.change(connection, 1, made.id, lambda stands: (stands.settings, "enabled"), owed=True)
         endpoints.rotate(connection, 1, made.id, b"sealed", overlap=timedelta(days=1))
         deliveries.send_test(connection, 1, made.id)
 

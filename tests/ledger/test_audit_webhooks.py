@@ -3,18 +3,10 @@
 import pytest
 from sqlalchemy import Engine
 
-from ledger import endpoints
-from ledger.endpoints import Settings
 from tests.books import Bank
+from tests.ledger.listening import listen
 from tests.ledger.tampering import broken, by_hand
 from tests.ledger.tampering import engine as engine
-
-ALL = Settings("https://example.com", None, None, None, "none", None, [], None)
-
-
-def listen(bank: Bank, settings: Settings = ALL) -> int:
-    with bank.drains.transaction():
-        return endpoints.create(bank.drains, bank.tenant, bank.client, settings, b"sealed").id
 
 
 @pytest.fixture

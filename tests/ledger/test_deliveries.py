@@ -1,7 +1,6 @@
 """Deliveries: an outcome that an endpoint wants to hear of is owed to it, in its transaction, and nothing else is."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,28 +12,8 @@ from ledger import cancelling, closing, db, deliveries, endpoints, inbox, journa
 from ledger.endpoints import Endpoint, Settings
 from ledger.events import lane_of
 from tests.books import Bank
+from tests.ledger.listening import listen, transaction
 from tests.ledger.races import Started, wait_for_a_waiter
-
-URL = "https://receiver.example.com/hooks"
-ALL_OF_IT = Settings(URL, None, None, None, "none", None, [], None)
-
-
-@contextmanager
-def transaction(bank: Bank) -> Generator[psycopg.Connection[Any]]:
-    """On a connection as the api has one."""
-    connection = db.connect(bank.url, application="test-endpoints")
-    try:
-        with connection.transaction():
-            yield connection
-    finally:
-        connection.close()
-
-
-def listen(bank: Bank, **chosen: Any) -> int:
-    """A new endpoint of the bank's tenant."""
-    with transaction(bank) as connection:
-        settings = replace(ALL_OF_IT, **chosen)
-        return endpoints.create(connection, bank.tenant, bank.client, settings, b"sealed").id
 
 
 def change(bank: Bank, id_: int, **chosen: Any) -> None:
@@ -44,7 +23,7 @@ def change(bank: Bank, id_: int, **chosen: Any) -> None:
         return replace(stands.settings, **chosen), status
 
     with transaction(bank) as connection:
-        assert endpoints.change(connection, bank.tenant, id_, changed)
+        assert endpoints.change(connection, bank.tenant, id_, changed, owed=True)
 
 
 def owed(bank: Bank, id_: int) -> list[int]:
@@ -289,7 +268,7 @@ def test_two_changes_at_once_are_both_there(bank: Bank) -> None:
 
     def renamed() -> None:
         with transaction(bank) as connection:
-            endpoints.change(connection, bank.tenant, id_, rename)
+            endpoints.change(connection, bank.tenant, id_, rename, owed=False)
 
     with psycopg.connect(bank.url) as courier:
         courier.execute(
@@ -382,3 +361,16 @@ def test_what_a_deleted_endpoint_was_owed_goes_too(bank: Bank) -> None:
     bank.do("UPDATE deliveries SET at = at - interval '31 days' WHERE endpoint_id = %s", id_)
     purge(bank, 30)
     assert owed(bank, id_) == []
+
+
+def test_what_a_delivery_tells_of_is_kept_as_long_as_it(bank: Bank) -> None:
+    id_ = listen(bank)
+    with transaction(bank) as connection:
+        seq = deliveries.send_test(connection, bank.tenant, id_)
+    bank.do("UPDATE deliveries SET status = 'delivered', due_at = NULL WHERE endpoint_id = %s", id_)
+    bank.do("UPDATE events SET at = at - interval '31 days' WHERE seq = %s", seq)
+    purge(bank, 30)
+    assert types(bank, id_) == {seq: "webhook.test"}
+    bank.do("UPDATE deliveries SET at = at - interval '31 days' WHERE endpoint_id = %s", id_)
+    purge(bank, 30)
+    assert (owed(bank, id_), bank.rows("SELECT seq FROM events WHERE seq = %s", seq)) == ([], [])

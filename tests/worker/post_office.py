@@ -147,7 +147,7 @@ class PostOffice:
     def change(self, endpoint: int, to: Receiver, *, status: endpoints.Status = "enabled", **chosen: Any) -> None:
         with self.bank.sql.transaction():
             settings = self._settings(to.url, **chosen)
-            assert endpoints.change(self.bank.sql, self.bank.tenant, endpoint, lambda _: (settings, status))
+            assert endpoints.change(self.bank.sql, self.bank.tenant, endpoint, lambda _: (settings, status), owed=True)
 
     def rotate(self, endpoint: int, secret: str, *, overlap: timedelta) -> None:
         with self.bank.sql.transaction():

@@ -6,27 +6,16 @@ import pytest
 
 from bursar.client import Client
 from bursar.local.postgres import Postgres
-from tests import servers
 from tests.client.hostile import Hostile
 from tests.contracts.caller import GOLD, Caller
-from tests.contracts.service import Service
+from tests.contracts.service import Service, running
 
 
 @pytest.fixture(scope="package")
 def service(postgres: Postgres, template: str) -> Generator[Service]:
     """In the end its books must balance."""
-    with (
-        servers.fresh_database(postgres, template=template) as database_url,
-        servers.running_valkey() as valkey,
-        servers.temporary_folder() as folder,
-    ):
-        running = Service(folder, database_url=database_url, redis_url=valkey.url)
-        try:
-            running.start()
-            yield running
-            running.assert_sound()
-        finally:
-            running.stop()
+    with running(postgres, template) as service:
+        yield service
 
 
 @pytest.fixture(scope="package")

@@ -5,26 +5,15 @@ from collections.abc import Callable, Generator
 import pytest
 
 from bursar.local.postgres import Postgres
-from tests import servers
 from tests.contracts.caller import GOLD, Caller, unique
-from tests.contracts.service import Service
+from tests.contracts.service import Service, running
 
 
 @pytest.fixture(scope="package")
 def service(postgres: Postgres, template: str) -> Generator[Service]:
     """In the end its books must balance and its logs must hold no surprise, whatever the tests did to it."""
-    with (
-        servers.fresh_database(postgres, template=template) as database_url,
-        servers.running_valkey() as valkey,
-        servers.temporary_folder() as folder,
-    ):
-        running = Service(folder, database_url=database_url, redis_url=valkey.url)
-        try:
-            running.start()
-            yield running
-            running.assert_sound()
-        finally:
-            running.stop()
+    with running(postgres, template) as service:
+        yield service
 
 
 @pytest.fixture(scope="package")

@@ -16,16 +16,35 @@ import psycopg
 
 from bursar.local import processes
 from bursar.local.places import any_free_port
+from bursar.local.postgres import Postgres
 from ledger import db
 from ledger.audit import audit
 from ledger.commands import LEDGER_CLIENT
 from ledger.inbox import PARTITION_LOCKS
 from ledger.keys import Scope, create_key
 from ledger.tenants import DEFAULT_TENANT, create_tenant
+from tests import servers
 from tests.contracts.answers import Contract
 
 READY_S = 40.0  # a Python start takes a second or two; a busy machine several times that
 STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
+
+
+@contextlib.contextmanager
+def running(postgres: Postgres, template: str) -> Generator["Service"]:
+    """A service of one's own. In the end its books must balance, and its logs hold no surprise."""
+    with (
+        servers.fresh_database(postgres, template=template) as database_url,
+        servers.running_valkey() as valkey,
+        servers.temporary_folder() as folder,
+    ):
+        service = Service(folder, database_url=database_url, redis_url=valkey.url)
+        try:
+            service.start()
+            yield service
+            service.assert_sound()
+        finally:
+            service.stop()
 
 
 class Service:

@@ -1,9 +1,8 @@
 """What is sent, and what is not sent at all; what each client's methods give, as type checkers see it."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, assert_type
 
 import msgspec
@@ -68,8 +67,8 @@ def test_each_order_has_a_key_of_its_own() -> None:
     [
         ("3", 3, 3),
         ("100000", 60, 60),
-        (format_datetime(datetime.now(UTC) + timedelta(days=9), usegmt=True), 60, 60),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0, 0),
+        ("Tue, 24 Nov 2076 14:21:08 GMT", 60, 60),
+        ("Tue, 24 Nov 1998 14:21:08 GMT", 0, 0),
         ("soon", 0, 0),
         ("-5", 0, 0),
     ],

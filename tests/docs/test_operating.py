@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from api.metrics import Metrics
-from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, reads, registers
+from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, overview, reads, registers
 from ledger.changes import By
 from ledger.deliveries import Settled
 from ledger.inbox import Claim, NewCommand
@@ -168,6 +168,19 @@ async def deliver(url: str) -> None:
         await deliveries.purge(connection, now + timedelta(days=2), retention=timedelta(days=1), most=10)
 
 
+async def look(url: str) -> None:
+    """What people do."""
+    engine = db.async_engine(url, application="test")
+    async with engine.connect() as connection:
+        await overview.partitions(connection)
+        await overview.rates(connection)
+        await overview.recent(connection, None)
+        await overview.webhooks(connection, None)
+        await overview.database(connection)
+        await reads.supply(connection, 1, after="", limit=10)
+    await engine.dispose()
+
+
 def test_the_roles_suffice_and_no_more(roles: str) -> None:
     owner, worker, reader = (as_role(roles, role) for role in ("bursar_owner", "bursar_work", "bursar_read"))
     engine = create_engine(db.sqlalchemy_url(owner), poolclass=NullPool)
@@ -181,6 +194,7 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
     asyncio.run(deliver(worker))
     findings = audit.audit(create_engine(db.sqlalchemy_url(reader), poolclass=NullPool))
     assert all(finding.holds for finding in findings)
+    asyncio.run(look(reader))
 
     forbidden = [
         (worker, "DELETE FROM entries"),

@@ -16,7 +16,7 @@ RUN_STAMP := $(VENV)/.run-$(call sum,requirements.lock pyproject.toml)
 DEV_STAMP := $(VENV)/.dev-$(call sum,requirements-dev.lock requirements.lock pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lock clean
+.PHONY: help run test docs lock clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## this list
@@ -41,6 +41,10 @@ endif
 # Tests that start whole stacks, kill and freeze them, and mind the time; the others run side by side.
 ALONE := tests/crash tests/local tests/bench tests/deploy
 TESTS_AT_ONCE ?= 2
+
+docs: $(DEV_STAMP)  ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --directory build/site --bind 127.0.0.1 8001"
 
 lock: $(BIN)/python  ## make both locks anew from pyproject.toml (needs uv; installs it where it is missing)
 	@command -v uv >/dev/null || $(PIP) install uv

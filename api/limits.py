@@ -31,6 +31,10 @@ class LimitsOfWallet(Struct, forbid_unknown_fields=True, omit_defaults=True):
     max_amount: LimitAmount | None = None
     max_balance: LimitAmount | None = None
     velocity: VelocityLimit | None = None
+    balance_low_below: (
+        Annotated[LimitAmount, Meta(description="Bounds nothing: falling below it is told, `wallet.balance_low`.")]
+        | None
+    ) = None
 
 
 class LimitsOfAsset(LimitsOfWallet, forbid_unknown_fields=True, omit_defaults=True):
@@ -47,7 +51,13 @@ def limits_from(asked: LimitsOfWallet, pointer: str) -> Limits:
             raise invalid(f"{pointer}/velocity", "needs max_amount or max_count, or both")
         velocity = Velocity(wanted.window_s, _minor(wanted.max_amount), wanted.max_count)
     max_supply = asked.max_supply if isinstance(asked, LimitsOfAsset) else None
-    return Limits(_minor(asked.max_amount), _minor(asked.max_balance), velocity, _minor(max_supply))
+    return Limits(
+        _minor(asked.max_amount),
+        _minor(asked.max_balance),
+        velocity,
+        _minor(max_supply),
+        _minor(asked.balance_low_below),
+    )
 
 
 def _minor(amount: str | int | None) -> int | None:
@@ -64,4 +74,4 @@ def show_limits(limits: Limits | None) -> dict[str, Any] | None:
     return shown or None
 
 
-_AMOUNTS = {"max_amount", "max_balance", "max_supply"}
+_AMOUNTS = {"max_amount", "max_balance", "max_supply", "balance_low_below"}

@@ -32,6 +32,9 @@ class Limits(Shown):
     max_balance: Annotated[Amount | None, Field(description="Of a wallet, after a credit.")] = None
     velocity: Annotated[Velocity | None, Field(description="Of the debits in a window that slides.")] = None
     max_supply: Annotated[Amount | None, Field(description="Of all that is in wallets.")] = None
+    balance_low_below: Annotated[
+        Amount | None, Field(description="Bounds nothing: falling below it is told, `wallet.balance_low`.")
+    ] = None
 
 
 class Lot(Shown):

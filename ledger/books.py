@@ -108,13 +108,12 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     books = Books(now, wanted=reversals)
     by_id: dict[int, Account] = {}
     with_lots: list[int] = []
-    limited = False
     with connection.pipeline(), connection.cursor(binary=True) as assets, connection.cursor(binary=True) as accounts:
         assets.execute(_ASSETS, ([tenant for tenant, _ in names], [code for _, code in names]))
         accounts.execute(_LOCK if locking else _READ, (now, list(ids)))
         for tenant, code, id_, status, limits in assets:
             books.assets[tenant, code] = Asset(id_, status, read_limits(limits) if limits else None)
-            limited = limited or limits is not None
+            books.limited = books.limited or limits is not None
         for id_, status, asset_id, posted, held, version, floor, lots, limits, later in accounts:
             key = ids[id_]
             account = by_id[id_] = books.accounts[key] = Account(key, id_, asset_id, posted, held, version, floor)
@@ -124,7 +123,7 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
             if lots:
                 with_lots.append(id_)
             if limits:
-                account.limits, limited = read_limits(limits), True
+                account.limits, books.limited = read_limits(limits), True
     if len(by_id) != len(ids):
         _accounts_known.pop(connection, None)
         raise BooksMoved
@@ -146,7 +145,7 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     }
     if holds:
         references.load_holds(connection, books, holds)
-    if limited:
+    if books.limited:
         _load_windows(connection, books, keys)
     if any(asset.limits and asset.limits.max_supply is not None for asset in books.assets.values()):
         supply.load(connection, books, commands, locking=locking)

@@ -118,6 +118,7 @@ class Books:
     wanted: set[int] = field(default_factory=set[int])  # what this batch reverses
     windows: dict[AccountKey, Window] = field(default_factory=dict[AccountKey, Window])
     shares: dict[tuple[int, int], Share] = field(default_factory=dict[tuple[int, int], Share])  # asset id, partition
+    limited: bool = False  # an asset or an account among them has limits
 
     def legs(self) -> dict[int, tuple[Leg, ...]]:
         """The legs of the commands that this batch reverses, as far as they are applied by now."""

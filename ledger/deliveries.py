@@ -14,8 +14,8 @@ from typing import Any, LiteralString
 import msgspec
 import psycopg
 
-from ledger.events import ENDPOINT_DISABLED, TEST, Listener, Outcome, owed
-from ledger.ids import endpoint_id
+from ledger.events import BALANCE_LOW, ENDPOINT_DISABLED, TEST, Listener, Low, Outcome, owed
+from ledger.ids import command_id, endpoint_id
 from ledger.outcomes import STATES, CommandState
 
 ENDPOINT_LOCKS = 0x62757201  # the space of advisory locks of couriers: one at a time for each endpoint
@@ -34,6 +34,19 @@ INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)
 SELECT d.endpoint_id, d.seq, d.lane, clock_timestamp(), o.at
 FROM unnest(%b::int[], %b::bigint[], %b::bigint[]) AS d (endpoint_id, seq, lane) JOIN outcomes o USING (seq)
 ON CONFLICT (endpoint_id, seq) DO NOTHING
+"""
+
+
+# Events are numbered before they are written: each tells of the command whose outcome it comes with.
+_NUMBER: LiteralString = """
+SELECT nextval('commands_seq_seq'), c.accepted_at
+FROM unnest(%b::bigint[]) WITH ORDINALITY AS n (seq, position)
+CROSS JOIN LATERAL (SELECT accepted_at FROM commands WHERE seq = n.seq LIMIT 1) c ORDER BY n.position
+"""
+_TELL_LOW: LiteralString = """
+INSERT INTO events (seq, tenant_id, type, at, data, outcome_seq)
+SELECT seq, tenant_id, %b, %b, data::json, outcome_seq
+FROM unnest(%b::bigint[], %b::int[], %b::text[], %b::bigint[]) AS e (seq, tenant_id, data, outcome_seq)
 """
 
 
@@ -61,6 +74,39 @@ def owe(
     with connection.cursor() as cursor:
         cursor.execute(*((_OWE_STORED, columns) if at is None else (_OWE, (at, at, *columns))))
         return cursor.rowcount
+
+
+def owe_low(connection: psycopg.Connection[Any], to: Sequence[Listener], low: Sequence[Low], at: datetime) -> int:
+    """Tell whoever wants to know of these wallets, in the caller's transaction; how many deliveries that makes."""
+    told = [
+        (each, endpoint_ids)
+        for each in low
+        if (endpoint_ids := [listener.endpoint_id for listener in to if listener.wants(_news_of(each))])
+    ]
+    if not told:
+        return 0
+    with connection.cursor(binary=True) as cursor:
+        numbered = cursor.execute(_NUMBER, ([each.seq for each, _ in told],)).fetchall()
+        rows = [
+            (seq, each.tenant_id, _low_shown(each, command_id(each.seq, accepted_at)), each.seq)
+            for (each, _), (seq, accepted_at) in zip(told, numbered, strict=True)
+        ]
+        cursor.execute(_TELL_LOW, (BALANCE_LOW, at, *(list(column) for column in zip(*rows, strict=True))))
+        owed_rows = [
+            (endpoint_id, seq) for (_, ids), (seq, _) in zip(told, numbered, strict=True) for endpoint_id in ids
+        ]
+        endpoint_ids, seqs = (list(column) for column in zip(*owed_rows, strict=True))
+        cursor.execute(_OWE, (at, at, endpoint_ids, seqs, [None] * len(seqs)))
+    return len(owed_rows)
+
+
+def _news_of(low: Low) -> Outcome:
+    return Outcome(low.seq, low.tenant_id, BALANCE_LOW, low.wallet, None)
+
+
+def _low_shown(low: Low, command: str) -> str:
+    shown = msgspec.json.decode(low.balance) | {"below": str(low.below), "command": command}
+    return msgspec.json.encode({"object": "balance_low", **shown}).decode()
 
 
 def unserved(connection: psycopg.Connection[Any], *, age_s: float) -> bool:
@@ -153,7 +199,8 @@ WITH old AS (
     DELETE FROM attempts a USING old WHERE a.endpoint_id = old.endpoint_id AND a.seq = old.seq
 ), owed_no_longer AS (
     UPDATE webhook_endpoints e SET owed_after = GREATEST(owed_after, (
-        SELECT max(position) FROM outcomes JOIN old USING (seq)
+        SELECT max(position) FROM outcomes
+        WHERE seq IN (SELECT seq FROM old UNION ALL SELECT v.outcome_seq FROM events v JOIN old USING (seq))
     )) WHERE e.id IN (SELECT endpoint_id FROM old)
 )
 DELETE FROM deliveries d USING old WHERE d.endpoint_id = old.endpoint_id AND d.seq = old.seq

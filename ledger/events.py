@@ -13,7 +13,8 @@ from ledger.errors import Code
 OUTCOME_TYPES = ("command.applied", "command.rejected", "command.expired", "command.cancelled", "command.failed")
 ENDPOINT_DISABLED = "webhook_endpoint.disabled"
 TEST = "webhook.test"  # sent when it is asked for, to whom it is asked for; nobody subscribes to it
-EVENT_TYPES = (*OUTCOME_TYPES, ENDPOINT_DISABLED)
+BALANCE_LOW = "wallet.balance_low"
+EVENT_TYPES = (*OUTCOME_TYPES, BALANCE_LOW, ENDPOINT_DISABLED)
 
 
 class Outcome(NamedTuple):
@@ -24,6 +25,16 @@ class Outcome(NamedTuple):
     type: str
     wallet: str | None
     to_wallet: str | None
+
+
+class Low(NamedTuple):
+    """A wallet that command `seq` took from its threshold, or above, to below it. `balance`: what it left, as JSON."""
+
+    seq: int
+    tenant_id: int
+    wallet: str
+    balance: str
+    below: int
 
 
 @dataclass(slots=True, frozen=True)

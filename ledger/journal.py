@@ -34,8 +34,9 @@ from ledger.decisions import (
     Reversed,
 )
 from ledger.errors import BrokenInvariant, Code
-from ledger.events import Outcome, outcome_type
+from ledger.events import Low, Outcome, outcome_type
 from ledger.ids import lot_id
+from ledger.limits import combine
 from ledger.lots import Lot, Piece
 from ledger.references import hold_row
 
@@ -130,6 +131,7 @@ class Journal:
         self._lot_entries: list[tuple[int, int, int, int, int, int]] = []  # as the table's columns
         self._reversals: dict[int, int] = {}
         self._decided: list[Command] = []  # what the outcomes are of
+        self._low: list[Low] = []
 
     def record(self, command: Command, decision: Decision) -> None:
         """Post a decision to the running balances, so that the next one sees it."""
@@ -144,11 +146,13 @@ class Journal:
                 if decision.effects or decision.moved:
                     result = self._effect(command, decision)
                 left: list[str] = []
-                for account, _, _ in decision.postings:
+                for account, amount, held in decision.postings:
                     if account.key[1][0] != "@":
                         left.append(_balance(account))
                         if account.floor or decision.below_zero:
                             _lower_floor(account, decision.below_zero)
+                        if self._books.limited:
+                            self._look_for_low(command, account, amount - held)
                 self.outcomes.append((seq, "applied", Code.APPLIED, None, f"[{','.join(left)}]", result))
                 if self._books.wanted and seq in self._books.wanted and decision.moves:
                     self._books.originals[seq] = _original(command, decision, self._lots)
@@ -171,6 +175,14 @@ class Journal:
             share = self._books.shares.get((account.asset_id, account.key[3]))
             if share is not None:
                 share.headroom += amount
+
+    def _look_for_low(self, command: Command, account: Account, change: int) -> None:
+        """Whether this change of what is available took it below its threshold."""
+        tenant, wallet, asset, _ = account.key
+        below = combine(self._books.assets[tenant, asset].limits, account.limits).balance_low_below
+        available = account.posted - account.held
+        if below is not None and available < below <= available - change:
+            self._low.append(Low(command.seq, tenant, wallet, _balance(account), below))
 
     def _effect(self, command: Command, decision: Applied) -> str | None:
         """Carry out what a decision does beyond its postings; that part of the outcome, as JSON."""
@@ -265,6 +277,8 @@ class Journal:
         owed = 0
         if listeners := deliveries.listeners(listening):
             owed = deliveries.owe(connection, listeners, _told(self._decided, self.outcomes), at)
+            if self._low:
+                owed += deliveries.owe_low(connection, listeners, self._low, at)
         return Written([outcome[0] for outcome in self.outcomes], owed)
 
 

@@ -1,4 +1,7 @@
-"""Limits: what an asset, or one wallet in an asset, may come to (docs/commands.md, "Limits"). Pure data."""
+"""Limits: what an asset, or one wallet in an asset, may come to (docs/commands.md, "Limits"). Pure data.
+
+`balance_low_below` bounds nothing: it is where `wallet.balance_low` is told (docs/webhooks.md).
+"""
 
 import msgspec
 
@@ -20,6 +23,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_u
     max_balance: int | None = None
     velocity: Velocity | None = None
     max_supply: int | None = None
+    balance_low_below: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -46,4 +50,5 @@ def combine(of_asset: Limits | None, of_wallet: Limits | None) -> Limits:
         of_asset.max_balance if of_wallet.max_balance is None else of_wallet.max_balance,
         of_wallet.velocity or of_asset.velocity,
         of_asset.max_supply,
+        of_asset.balance_low_below if of_wallet.balance_low_below is None else of_wallet.balance_low_below,
     )

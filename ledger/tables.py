@@ -377,6 +377,7 @@ events = Table(  # what is told besides outcomes, numbered from the commands' se
     Column("type", Text, nullable=False),
     Column("at", _timestamp, nullable=False),
     Column("data", JSON, nullable=False),
+    Column("outcome_seq", BigInteger),  # the command whose outcome it comes with; NULL: it comes by itself
 )
 
 deliveries = Table(  # an event that an endpoint is owed: an outcome, or one of `events`

@@ -18,6 +18,7 @@ from api.routes.changes import Reason, ReasonText, by
 from api.state import autocommit, ring_all, transaction
 from ledger import reads, registers
 from ledger.keys import Scope
+from ledger.limits import NO_LIMITS
 from ledger.names import ASSET_PATTERN, NAME_MAX, NAME_PATTERN, is_asset_code
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
@@ -27,11 +28,13 @@ Writer = Annotated[Principal, needs(Scope.ASSETS_WRITE)]
 
 
 class NewAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """`scale`: decimal places of the minor unit. Fixed for ever: amounts would change their meaning."""
+    """`scale`: decimal places of the minor unit. Fixed for ever: amounts would change their meaning. `limits`: as
+    PATCH sets them."""
 
     code: Annotated[str, Meta(pattern=ASSET_PATTERN)]
     name: Annotated[str, Meta(min_length=1, max_length=NAME_MAX, pattern=NAME_PATTERN)]
     scale: Annotated[int, Meta(ge=0, le=registers.SCALE_MAX)] = 0
+    limits: LimitsOfAsset | None = None
 
 
 class PatchAsset(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -64,15 +67,27 @@ async def list_assets(request: Request, principal: Reader, asked: Asked) -> Resp
     openapi_extra=request_body(NewAsset),
 )
 async def create_asset(request: Request, principal: Writer) -> Response:
-    """Create an asset. Asking again for the same one finds it; another name or scale under its code is a conflict."""
+    """Create an asset. Asking again for the same one finds it; another name or scale, or other limits than it has,
+    under its code is a conflict. Limits that are not given are not compared."""
     asked = await read(request, _new_asset)
+    limits = limits_from(asked.limits, "/limits") if asked.limits is not None else NO_LIMITS
     try:
         async with transaction(request) as connection:
             asset, created = await registers.create_asset(
                 connection, principal.tenant_id, code=asked.code, name=asked.name, scale=asked.scale
             )
+            if created and limits != NO_LIMITS:
+                limited = await registers.set_asset_limits(
+                    connection, principal.tenant_id, asked.code, limits, by=by(principal, None)
+                )
+                assert limited is not None
+                asset = limited
+            elif asked.limits is not None and limits != (asset.limits or NO_LIMITS):
+                raise registers.AssetExists
     except registers.AssetExists:
-        raise Problem("asset_exists", f"asset {asked.code} has another name or scale") from None
+        raise Problem("asset_exists", f"asset {asked.code} has another name or scale, or other limits") from None
+    if created and limits != NO_LIMITS:
+        ring_all(request)  # drains that came meanwhile were turned away
     return json_response(_show(asset), 201 if created else 200)
 
 

@@ -58,6 +58,7 @@ EventType = Literal[
     "command.expired",
     "command.cancelled",
     "command.failed",
+    "wallet.balance_low",
     "webhook_endpoint.disabled",
 ]
 Url = Annotated[str, Meta(min_length=1, max_length=URL_MAX, description="https, and a public address.")]

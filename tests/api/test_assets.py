@@ -28,6 +28,21 @@ def test_another_asset_under_the_same_code_is_a_conflict(client: httpx2.Client, 
     assert code(client.post("/v1/assets", json=asked | other)) == "409 asset_exists"
 
 
+def test_it_may_be_made_with_limits_which_are_compared_where_they_are_given(client: httpx2.Client) -> None:
+    asked: dict[str, object] = {"code": "gold_coins", "name": "Gold coins"}
+    limits = {"max_supply": "500", "balance_low_below": "50"}
+    created = client.post("/v1/assets", json=asked | {"limits": limits})
+    assert (created.status_code, created.json()["limits"]) == (201, limits)
+    (supply,) = (each for each in client.get("/v1/supply").json()["data"] if each["asset"] == "gold_coins")
+    assert supply["headroom"] == "500"
+    for again in (asked, asked | {"limits": limits}):
+        answer = client.post("/v1/assets", json=again)
+        assert (answer.status_code, answer.json()) == (200, created.json())
+    for other in ({}, {"max_supply": "500"}):
+        assert code(client.post("/v1/assets", json=asked | {"limits": other})) == "409 asset_exists"
+    assert client.post("/v1/assets", json={"code": "points", "name": "Points", "limits": {}}).json()["limits"] is None
+
+
 def test_twenty_at_once_make_one_asset(client: httpx2.Client, bank: Bank) -> None:
     with ThreadPoolExecutor(10) as threads:
         answers = list(

@@ -15,7 +15,8 @@ from tests.books import ALL, GOLD, Bank
 ASSET = f"/v1/assets/{GOLD}"
 ALICE = f"/v1/wallets/alice/limits/{GOLD}"
 FULL: dict[str, Any] = {
-    "max_amount": "100", "max_balance": "1000", "velocity": {"window_s": 60, "max_amount": "300", "max_count": 5}
+    "max_amount": "100", "max_balance": "1000", "velocity": {"window_s": 60, "max_amount": "300", "max_count": 5},
+    "balance_low_below": "50",
 }  # fmt: skip
 
 
@@ -92,6 +93,7 @@ def test_a_limit_opens_an_account_at_zero_and_holds_for_the_first_credit(client:
         ({"velocity": {"window_s": 60, "max_count": -1}}, "/velocity/max_count"),
         ({"velocity": {"window_s": 60, "max_count": 2**31}}, "/velocity/max_count"),
         ({"velocity": {"window_s": 60, "max_count": "1"}}, "/velocity/max_count"),
+        ({"balance_low_below": "-1"}, "/balance_low_below"),
         ({"min_balance": "1"}, "/min_balance"),
     ],
 )

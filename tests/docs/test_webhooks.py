@@ -16,14 +16,14 @@ from api.routes import webhook_endpoints as routes
 from bursar.client import WebhookRefused
 from bursar.local.valkey import Valkey
 from ledger import db, endpoints
-from ledger.events import EVENT_TYPES, TEST
+from ledger.events import BALANCE_LOW, EVENT_TYPES, TEST
 from ledger.keys import Scope, create_key
 from runtime import base64url
 from runtime.egress import AllowedHosts
 from runtime.settings import Settings
 from runtime.vault import Vault
 from tests.api.serving import served
-from tests.books import Bank
+from tests.books import GOLD, Bank
 from tests.docs.pages import ROOT, fences, rows, section
 from tests.receivers import Receiver, Request
 from worker import courier, sending
@@ -31,8 +31,8 @@ from worker.courier import Courier
 from worker.sending import Sender
 
 PAGE = ROOT / "docs/webhooks.md"
-REGISTERING, ASKING = fences(PAGE, "bash")
-[BODY] = fences(PAGE, "json")
+REGISTERING, ASKING, WATCHING = fences(PAGE, "bash")
+BODY, LOW_BODY = fences(PAGE, "json")
 RECEIVERS = fences(PAGE, "python")
 UNITS_S = {"s": 1, "min": 60, "h": 3_600}
 KEY = b"k" * base64url.KEY_BYTES
@@ -116,29 +116,40 @@ async def deliver(database_url: str, receiver: Receiver, count: int) -> list[Req
 
 
 @pytest.fixture(scope="module")
-def told(module_database_url: str, valkey: Valkey) -> Iterator[tuple[str, list[Request]]]:
-    """The secret, and what came to a receiver that was registered as the page says: a test, and a spend."""
+def told(module_database_url: str, valkey: Valkey) -> Iterator[tuple[str, list[Request], Request]]:
+    """The secret, and what came to a receiver that was registered as the page says: a test, and a top-up. Then, what
+    came to one that wants low balances."""
     bank = Bank(module_database_url)
     engine = db.engine(module_database_url, application="test-keys")
     tenant = bank.one("SELECT code FROM tenants WHERE id = %s", bank.tenant)
-    key = create_key(engine, env="test", client="a shop", scopes=[Scope.WEBHOOKS_MANAGE], tenant=tenant)
-    with pytest.MonkeyPatch.context() as environment, Receiver() as receiver:
+    key = create_key(
+        engine, env="test", client="a shop", scopes=[Scope.WEBHOOKS_MANAGE, Scope.ASSETS_WRITE], tenant=tenant
+    )
+    with pytest.MonkeyPatch.context() as environment, Receiver() as receiver, Receiver() as poor:
         environment.setenv("BURSAR_SECRETS_KEY", base64url.encode(KEY))
         environment.setenv("BURSAR_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1")
         with served(module_database_url, valkey.url) as api:
             asked = {"BURSAR_URL": api.url, "BURSAR_API_KEY": key}
             (made,) = run(REGISTERING.replace("https://shop.example.com/bursar", receiver.url), **asked)
             bank.top_up("player-42", 50)
+            run(WATCHING.replace("gold_coins", GOLD), **asked)
+            of_low = json.dumps([BALANCE_LOW])
+            want_low = REGISTERING.replace('["command.applied", "command.rejected"]', of_low)
+            run(want_low.replace("https://shop.example.com/bursar", poor.url), **asked)
             tested, listed = run(ASKING, ENDPOINT=made["id"], **asked)
         assert tested["event_type"] == TEST
         assert listed["data"][0]["id"] == tested["id"]
-        yield made["secret"], asyncio.run(deliver(module_database_url, receiver, 2))
+        requests = asyncio.run(deliver(module_database_url, receiver, 2))
+        bank.do("UPDATE webhook_endpoints SET status = 'disabled' WHERE url = %s", receiver.url)
+        bank.spend("player-42", 1)
+        (low,) = asyncio.run(deliver(module_database_url, poor, 1))
+        yield made["secret"], requests, low
     engine.dispose()
     bank.close()
 
 
-def test_what_comes_looks_as_the_page_says(told: tuple[str, list[Request]]) -> None:
-    _, requests = told
+def test_what_comes_looks_as_the_page_says(told: tuple[str, list[Request], Request]) -> None:
+    _, requests, _ = told
     (came,) = (event for event in map(json.loads, (each.body for each in requests)) if event["type"] != TEST)
     example = json.loads(BODY)
     assert came.keys() == example.keys()
@@ -147,11 +158,18 @@ def test_what_comes_looks_as_the_page_says(told: tuple[str, list[Request]]) -> N
     assert example["data"]["outcome"].keys() <= came["data"]["outcome"].keys()
 
 
+def test_a_low_balance_looks_as_the_page_says(told: tuple[str, list[Request], Request]) -> None:
+    came, example = json.loads(told[2].body), json.loads(LOW_BODY)
+    assert (came["type"], came["data"].keys()) == (example["type"], example["data"].keys())
+    same = ("object", "wallet", "posted", "held", "available", "below")
+    assert [came["data"][name] for name in same] == [example["data"][name] for name in same]
+
+
 @pytest.mark.parametrize("example", RECEIVERS)
 def test_a_receiver_verifies_what_comes(
-    told: tuple[str, list[Request]], example: str, monkeypatch: pytest.MonkeyPatch
+    told: tuple[str, list[Request], Request], example: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret, requests = told
+    secret, requests, _ = told
     monkeypatch.setenv("BURSAR_WEBHOOK_SECRET", secret)
     scope: dict[str, Any] = {}
     exec(compile(example, PAGE.name, "exec"), scope)

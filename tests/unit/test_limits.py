@@ -7,7 +7,7 @@ from ledger.errors import Code
 from ledger.limits import NO_LIMITS, Limits, Velocity, combine, read_limits, write_limits
 from tests.unit.staging import Scene
 
-ASSET = Limits(10, 20, Velocity(60, max_count=3), 40)
+ASSET = Limits(10, 20, Velocity(60, max_count=3), 40, 5)
 
 
 def test_limits_are_stored_without_what_they_leave_open_and_none_as_nothing() -> None:
@@ -32,11 +32,12 @@ def test_what_is_stored_is_read_again(limits: Limits) -> None:
         (None, None, NO_LIMITS),
         (ASSET, None, ASSET),
         (None, Limits(1, 2), Limits(1, 2)),
+        (ASSET, Limits(balance_low_below=0), Limits(10, 20, Velocity(60, max_count=3), 40, 0)),
         (ASSET, NO_LIMITS, ASSET),
-        (ASSET, Limits(max_amount=1), Limits(1, 20, Velocity(60, max_count=3), 40)),
-        (ASSET, Limits(max_amount=0), Limits(0, 20, Velocity(60, max_count=3), 40)),
-        (ASSET, Limits(max_balance=0), Limits(10, 0, Velocity(60, max_count=3), 40)),
-        (ASSET, Limits(velocity=Velocity(5, max_amount=6)), Limits(10, 20, Velocity(5, max_amount=6), 40)),
+        (ASSET, Limits(max_amount=1), Limits(1, 20, Velocity(60, max_count=3), 40, 5)),
+        (ASSET, Limits(max_amount=0), Limits(0, 20, Velocity(60, max_count=3), 40, 5)),
+        (ASSET, Limits(max_balance=0), Limits(10, 0, Velocity(60, max_count=3), 40, 5)),
+        (ASSET, Limits(velocity=Velocity(5, max_amount=6)), Limits(10, 20, Velocity(5, max_amount=6), 40, 5)),
         (Limits(max_supply=40), Limits(max_amount=1), Limits(1, max_supply=40)),
     ],
 )

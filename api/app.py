@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import cancelling_docs, command_docs, docs, preview_docs, problems
+from api import cancelling_docs, command_docs, docs, preview_docs, problems, requeuing_docs
 from api.auth import KeyRing
 from api.backlog import Backlog
 from api.edge import Edge
@@ -29,6 +29,7 @@ from api.routes import (
     outcomes,
     previews,
     receipts,
+    requeuing,
     supply,
     transfers,
     wallet_life,
@@ -78,6 +79,7 @@ def create_app() -> Api:
             *commands.routes,
             *batches.routes,
             *cancelling.routes,
+            *requeuing.routes,
             *previews.routes,
             *wallets.router.routes,
             *entries.router.routes,
@@ -110,7 +112,7 @@ def create_app() -> Api:
         webhook_endpoints.Rotate,
         webhook_endpoints.Since,
     )
-    fragments = (command_docs.FRAGMENT, cancelling_docs.FRAGMENT, preview_docs.FRAGMENT)
+    fragments = (command_docs.FRAGMENT, cancelling_docs.FRAGMENT, preview_docs.FRAGMENT, requeuing_docs.FRAGMENT)
     document(app, bodies=bodies, fragments=fragments)
     return app
 

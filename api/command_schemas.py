@@ -121,6 +121,9 @@ class _Shown(Struct, kw_only=True, forbid_unknown_fields=True):
     command: Annotated[Id, Meta(description="The command that a reverse names.")] | UnsetType = UNSET
     allow_negative: Annotated[bool, Meta(description="Of a reverse.")] | UnsetType = UNSET
     reason: Annotated[str, Meta(description="Of an adjust.")] | UnsetType = UNSET
+    requeue_of: (
+        Annotated[Id, Meta(description="The failed command whose request an operator had accepted again.")] | UnsetType
+    ) = UNSET
 
 
 class Projection(Struct, forbid_unknown_fields=True):

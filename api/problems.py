@@ -60,6 +60,7 @@ KINDS: dict[str, Kind] = {
     "asset_frozen": Kind(409, "The asset is frozen"),
     "command_pending": Kind(409, "The command has no outcome yet", retryable=True),
     "key_cancelled": Kind(409, "A key of the atomic batch was cancelled before it came"),
+    "command_not_failed": Kind(409, "The command has not failed"),
     "limit_exceeded": Kind(409, "A balance would be larger than any may be"),
     "too_many_endpoints": Kind(409, "The tenant has as many webhook endpoints as it may"),
     "too_many_lots": Kind(409, "The wallet has too many lots"),

@@ -91,18 +91,21 @@ class WalletLimits(Shown):
 
 
 class Change(Shown):
-    """A change that somebody made by hand. Of a wallet (its limits: in `asset`), or, without one, of an asset."""
+    """What somebody did by hand. Of a wallet (its limits: in `asset`), or, without one, of an asset; or a requeue."""
 
     object: Literal["change"]
     wallet: WalletId | None
     asset: AssetCode | None
-    member: Literal["status", "limits"]
+    member: Literal["status", "limits", "requeue"]
     before: str | Limits | None
     after: str | Limits | None
     reason: str | None
     client: Annotated[str, Field(description="Whose key it was.")]
     key_id: Annotated[int | None, Field(description="Which key, as `bursar keys list` numbers them.")]
-    command: Annotated[str | None, Field(description="The id of the command that came with it: a close that swept.")]
+    command: Annotated[
+        str | None,
+        Field(description="The command that came with it: a sweep, or the requeue of `before`."),
+    ]
     at: datetime
 
 

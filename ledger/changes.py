@@ -1,4 +1,5 @@
-"""Who changed a register by hand, when and why: statuses and limits of wallets and assets. A record: it only grows."""
+"""Who did what by hand, when and why: statuses and limits of wallets and assets, commands that were requeued. A record:
+it only grows."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 REASON_MAX = 500  # characters: a sentence or two, and a link to the case
 
-Member = Literal["status", "limits"]
+Member = Literal["status", "limits", "requeue"]
 
 # `at` is of the change itself: its transaction may be seconds older, having waited for the drains.
 _COLUMNS: LiteralString = "tenant_id, wallet, asset, member, before, after, reason, client_id, key_id, seq"
@@ -30,7 +31,8 @@ VALUES (%(tenant_id)s, %(wallet)s, %(asset)s, %(member)s, %(before)s::json, %(af
 
 @dataclass(slots=True, frozen=True)
 class By:
-    """Who changes something, and why. `key_id` None: not through an API key."""
+    """Who changes something, and why. `key_id` None: not through an API key. `client_id` LEDGER_CLIENT: an operator at
+    the command line."""
 
     client_id: int
     key_id: int | None = None
@@ -48,7 +50,8 @@ def row(
     asset: str | None = None,
     seq: int | None = None,
 ) -> dict[str, Any]:
-    """A change to note. `before` and `after` are JSON text; `seq`: the command that came with it."""
+    """A change to note. `before` and `after` are JSON text; `seq`: the command that came with it. Of a requeue
+    `before` is the id of the failed command."""
     return {
         "tenant_id": tenant_id,
         "wallet": wallet,
@@ -98,12 +101,13 @@ class Change(Struct, frozen=True):
 
 
 _CHANGES = """
-    SELECT h.id, h.wallet, h.asset, h.member, h.before::text, h.after::text, h.reason, c.name AS client, h.key_id,
+    SELECT h.id, h.wallet, h.asset, h.member, h.before::text, h.after::text, h.reason,
+           COALESCE(c.name, 'command line') AS client, h.key_id,
            h.seq, m.accepted_at, h.at
     FROM (
         SELECT * FROM changes WHERE tenant_id = :tenant_id AND {which} AND id < :before
         ORDER BY id DESC LIMIT :limit
-    ) h JOIN clients c ON c.id = h.client_id LEFT JOIN commands m ON m.seq = h.seq
+    ) h LEFT JOIN clients c ON c.id = h.client_id LEFT JOIN commands m ON m.seq = h.seq
     ORDER BY h.id DESC
 """
 _OF_WALLET = text(_CHANGES.format(which="wallet = :code"))

@@ -50,6 +50,7 @@ class Options(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     reason: str | None = None  # adjust, close
     lot_n: int | None = None  # expire_credits: with ref_seq, the lot
     assets: tuple[str, ...] = ()  # close: every asset of which the wallet has an account
+    requeue_of: str | None = None  # any: the id of the failed command whose request this one repeats
 
 
 NO_OPTIONS = Options()

@@ -185,6 +185,21 @@ def enqueue(connection: psycopg.Connection[Any], batch: Sequence[NewCommand]) ->
         return [seq for _, _, seq, _ in cursor]
 
 
+def enqueue_group(connection: psycopg.Connection[Any], batch: Sequence[NewCommand]) -> list[int]:
+    """The same for an atomic group, all of one partition; empty: their keys are there, all of them."""
+    columns = [list(column) for column in zip(*(msgspec.structs.astuple(command) for command in batch), strict=True)]
+    size = len(batch)
+    with connection.cursor(binary=True) as cursor:
+        seqs = [seq for (seq,) in cursor.execute(_NUMBERS, (size,))]
+        stored = cursor.execute(_ACCEPT_GROUP, [seqs, [seqs[0]] * size, *columns]).fetchall()
+        if not stored:
+            return []
+        if len(stored) < size:
+            raise BrokenInvariant(f"of {size} keys of a group, {size - len(stored)} are taken")
+        cursor.execute(_QUEUE_GROUP, (batch[0].partition, seqs[0], size))
+        return seqs
+
+
 async def _existing(
     connection: psycopg.AsyncConnection[Any], commands: Sequence[NewCommand]
 ) -> dict[tuple[int, str, bytes], Accepted]:

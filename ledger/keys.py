@@ -43,7 +43,7 @@ SCOPES: dict[Scope, str] = {
     Scope.ASSETS_READ: "read assets and their supply",
     Scope.ASSETS_WRITE: "create, freeze, unfreeze and limit assets",
     Scope.WEBHOOKS_MANAGE: "manage webhook endpoints and deliveries",
-    Scope.ADMIN: "everything above, and corrections of the books",
+    Scope.ADMIN: "everything above, corrections of the books, and requeuing what failed",
 }
 
 RANDOM_LENGTH = 43  # base-62 digits that hold 256 bits

@@ -272,6 +272,7 @@ outcomes = Table(  # its primary key is the promise: one outcome per command
     Column("stream", SmallInteger),
     Column("position", BigInteger, server_default=text("nextval('outcome_positions'::regclass)")),
     Index("ix_outcomes_feed", "client_id", "stream", "position", postgresql_where=text("position IS NOT NULL")),
+    Index("ix_outcomes_failed", "seq", postgresql_where=text("status = 'failed'")),
     CheckConstraint("status IN ('applied', 'rejected', 'cancelled', 'failed')", name="status"),
 )
 
@@ -312,7 +313,7 @@ lot_entries = Table(
     Column("held", BigInteger, nullable=False),  # signed change of its `held`
 )
 
-changes = Table(  # made by hand, of a wallet (its limits: in an asset) or, with no wallet, of an asset
+changes = Table(  # made by hand, of a wallet (its limits: in an asset) or, with no wallet, of an asset; or a requeue
     "changes",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
@@ -327,7 +328,7 @@ changes = Table(  # made by hand, of a wallet (its limits: in an asset) or, with
     Column("key_id", Integer),
     Column("seq", BigInteger),  # the command that came with it
     Column("at", _timestamp, nullable=False, server_default=func.clock_timestamp()),
-    CheckConstraint("member IN ('status', 'limits')", name="member"),
+    CheckConstraint("member IN ('status', 'limits', 'requeue')", name="member"),
     CheckConstraint("wallet IS NOT NULL OR asset IS NOT NULL", name="of"),
     Index("ix_changes_wallet", "tenant_id", "wallet", "id", postgresql_where=text("wallet IS NOT NULL")),
     Index("ix_changes_asset", "tenant_id", "asset", "id", postgresql_where=text("wallet IS NULL")),

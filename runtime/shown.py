@@ -20,7 +20,7 @@ _OWN: dict[str, tuple[str, ...]] = {
     "reverse": ("allow_negative",),
     "adjust": ("reason",),
 }
-_GIVEN = ("credits_expire_at", "priority", "source", "reason")
+_GIVEN = ("credits_expire_at", "priority", "source", "reason", "requeue_of")
 _REFERS = {"capture": "hold", "release": "hold", "expire_hold": "hold", "reverse": "command"}
 _PLAIN = frozenset(("top_up", "bonus", "spend", "transfer"))
 _result = msgspec.json.Decoder(dict[str, Any])

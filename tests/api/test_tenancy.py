@@ -105,6 +105,7 @@ CASES: dict[str, Case] = {
     "POST /v1/commands/batch": ({"json": {"commands": [{**SPEND, "idempotency_key": "known"}]}}, own_commands),
     "POST /v1/commands/cancel": ({"json": {"idempotency_key": "known"}}, own_tombstone),
     "POST /v1/commands/{id}/cancel": ({"id": "command"}, hidden),
+    "POST /v1/commands/{id}/requeue": ({"id": "command"}, hidden),
     "POST /v1/commands/batch/preview": (
         {"json": {"commands": [{**SPEND, "idempotency_key": "known"}], "atomic": True}},
         own_previews,

@@ -41,7 +41,7 @@ from api.waiting import Waiting
 from ledger import db, inbox
 from runtime.announce import Announcer
 from runtime.celery_app import make_celery
-from runtime.doorbell import Doorbell
+from runtime.doorbell import Doorbell, impatient_client
 from runtime.egress import AllowedHosts
 from runtime.receipts import signer
 from runtime.settings import settings
@@ -97,7 +97,12 @@ def create_app() -> Api:
         ],
     )
     app.state.metrics = Metrics()
-    app.edge = Edge(super(Api, app).__call__, hot=commands.hot | batches.hot)
+    app.state.metrics.requests.know(app.routes)
+    app.edge = Edge(
+        super(Api, app).__call__,
+        hot=commands.hot | batches.hot,
+        answered=app.state.metrics.requests.answered,
+    )
     problems.install(app)
     bodies = (
         wallets.PutWallet,
@@ -127,7 +132,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.engine = db.async_engine(database_url, application="bursar-api")
     state.signer = signer(config)
     state.keys = KeyRing(state.engine)
-    state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url)
+    metrics: Metrics = state.metrics
+    state.doorbell = Doorbell(make_celery(config, partitions=state.partitions), redis_url, rings=metrics.rings)
+    state.redis = impatient_client(redis_url)
     retention = timedelta(days=config.feed_retention_days)
     state.feed = Feed(database_url, partitions=state.partitions, retention=retention)
     state.waiting = Waiting(database_url, redis_url, feed=state.feed)
@@ -144,10 +151,11 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         database_url,
         state.doorbell,
         backlog=state.backlog,
-        grouped=state.metrics.group_size.observe,
+        grouped=metrics.group_size.observe,
     )
-    state.metrics.watch_waiting(lambda: state.waiting.waiting)
-    state.metrics.watch_feed(lambda: state.feed.waiting)
+    metrics.watch(
+        waiting=lambda: state.waiting.waiting, feed=lambda: state.feed.waiting, pace_s=lambda: state.backlog.pace_s
+    )
     sessions = (state.cancels, state.previews, state.closings, state.endpoints)
     parts = (state.keys, state.feed, state.waiting, *sessions, state.backlog, state.intake)
     for part in parts:
@@ -157,4 +165,5 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     finally:
         for part in reversed(parts):
             await part.stop()
+        await state.redis.aclose()
         await state.engine.dispose()

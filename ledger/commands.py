@@ -4,6 +4,7 @@ The classes are told apart with `match`; adding one makes the type checker name 
 What each of them does is said in docs/commands.md.
 """
 
+import re
 from datetime import datetime
 from typing import Literal, assert_never
 
@@ -161,6 +162,12 @@ Command = (
     | Close
     | Unknown
 )
+
+
+def type_of(command: type[Command]) -> str:
+    """As clients write it: `TopUp` is `top_up`."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", command.__name__).lower()
+
 
 TYPES = (  # that a client can send
     "top_up",

@@ -4,6 +4,7 @@
 whole batch into the database. Nothing else in Bursar writes these tables.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple, assert_never
@@ -110,10 +111,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Written(NamedTuple):
-    """The seqs that now have their outcome, and the number of webhook deliveries that they owe."""
+    """The seqs that now have their outcome; the number of webhook deliveries that they owe; how many outcomes there
+    are by type, status and code."""
 
     seqs: list[int]
     deliveries: int
+    tally: Counter[tuple[type[Command], str, str]]
 
 
 class Journal:
@@ -279,7 +282,7 @@ class Journal:
             owed = deliveries.owe(connection, listeners, _told(self._decided, self.outcomes), at)
             if self._low:
                 owed += deliveries.owe_low(connection, listeners, self._low, at)
-        return Written([outcome[0] for outcome in self.outcomes], owed)
+        return Written([outcome[0] for outcome in self.outcomes], owed, _tally(self._decided, self.outcomes))
 
 
 def _lock_heads(connection: psycopg.Connection[Any], partitions: set[int]) -> dict[int, chain.Head]:
@@ -305,7 +308,13 @@ def quarantine(
         deliveries.ask_listeners(listening, (command.tenant_id for command in commands))
         listeners = deliveries.listeners(listening)
     owed = deliveries.owe(connection, listeners, _told(commands, outcomes), at)
-    return Written([command.seq for command in commands], owed)
+    return Written([command.seq for command in commands], owed, _tally(commands, outcomes))
+
+
+def _tally(
+    commands: Sequence[Command], outcomes: Sequence[tuple[int, str, str, Any, Any, Any]]
+) -> Counter[tuple[type[Command], str, str]]:
+    return Counter((type(command), outcome[1], outcome[2]) for command, outcome in zip(commands, outcomes, strict=True))
 
 
 def _told(commands: Sequence[Command], outcomes: Sequence[tuple[int, str, str, Any, Any, Any]]) -> list[Outcome]:

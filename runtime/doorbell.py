@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterable
 
 import redis
+import redis.asyncio
 import structlog
 from celery import Celery
+from prometheus_client import CollectorRegistry
 from redis.client import Pipeline
 
 from runtime.celery_app import DELIVER_TASK, DRAIN_TASK, KEY_PREFIX, WEBHOOKS_QUEUE, queue_name
+from runtime.metrics import Rings
 
 log = structlog.get_logger()
 
@@ -47,11 +50,19 @@ def redis_client(url: str) -> redis.Redis:
     )
 
 
+def impatient_client(url: str) -> redis.asyncio.Redis:
+    """Its counterpart for an event loop."""
+    return redis.asyncio.Redis.from_url(
+        url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S, retry=None
+    )
+
+
 class Doorbell:
     """Rings from any thread or event loop; talks to Redis from one thread of its own, started at the first ring."""
 
-    def __init__(self, celery: Celery, redis_url: str) -> None:
+    def __init__(self, celery: Celery, redis_url: str, *, rings: Rings | None = None) -> None:
         self._celery = celery
+        self._rings = rings or Rings(CollectorRegistry())
         self._redis = redis_client(redis_url)
         self._wanted: set[int] = set()  # bounded by the number of partitions
         self._wake = threading.Event()
@@ -118,9 +129,11 @@ class Doorbell:
                 self._celery.send_task(DELIVER_TASK, queue=WEBHOOKS_QUEUE, ignore_result=True)
             else:
                 self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
+            self._rings.sent()
         if len(silent) > 1:
             self.ring_all(other for other in silent if other != partition)
 
     def _failed(self, error: Exception) -> None:
         self._silent_until = time.monotonic() + QUIET_AFTER_FAILURE_S
+        self._rings.lost()
         log.warning("doorbell.lost", error=type(error).__name__, hint="the workers' look-out serves meanwhile")

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         90, ge=7, le=36_500, description="How long deliveries and their attempts are kept after they are over."
     )
 
+    metrics_ports: str | None = Field(
+        None, description="Where each worker process shows its metrics: a port, or a range as in 9101-9108."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -83,6 +87,13 @@ class Settings(BaseSettings):
         AllowedHosts.parse(value or "")
         return value
 
+    @field_validator("metrics_ports")
+    @classmethod
+    def _metrics_ports(cls, value: str | None) -> str | None:
+        if value is not None:
+            port_range(value)
+        return value
+
     @field_validator("secrets_key", "secrets_former_keys")
     @classmethod
     def _secrets_keys(cls, value: SecretStr | None) -> SecretStr | None:
@@ -96,6 +107,18 @@ def _require_key(text: str, *, remedy: str = "`bursar receipts new-key` makes a 
         base64url.key_bytes(text)
     except ValueError as error:
         raise ValueError(f"{error}; {remedy}") from None
+
+
+def port_range(ports: str) -> range:
+    """`9101` or `9101-9108`. Raises ValueError."""
+    first, _, last = ports.partition("-")
+    try:
+        found = range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = range(0)
+    if not found or found[0] < 1 or found[-1] > 65_535:
+        raise ValueError("takes a TCP port, or a range of them as in 9101-9108")
+    return found
 
 
 @lru_cache(maxsize=1)

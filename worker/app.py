@@ -13,9 +13,11 @@ from runtime import log
 from runtime.announce import Announcer
 from runtime.celery_app import DRAIN_TASK, make_celery
 from runtime.doorbell import Doorbell
+from runtime.metrics import show
 from runtime.settings import settings
 from worker.drain import Drainer
 from worker.lookout import Lookout
+from worker.metrics import DrainMetrics
 
 # `bursar worker` reads the number of partitions from the database and which of them to serve from its command line.
 PARTITIONS = int(os.environ.get("BURSAR_WORKER_PARTITIONS", "1"))
@@ -42,9 +44,12 @@ def start(**_: Any) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # a drain makes tens of thousands of short-lived objects and no cycles
     url, redis_url = settings().database_url.get_secret_value(), settings().redis_url.get_secret_value()
-    doorbell = Doorbell(celery, redis_url)
-    _drainer = Drainer(url, doorbell, Announcer(redis_url), SERVES)
-    Lookout(Drainer(url, doorbell, Announcer(redis_url), SERVES), busy=_draining.locked).start()
+    metrics = DrainMetrics()
+    if ports := settings().metrics_ports:
+        show(metrics.registry, host=settings().host, ports=ports)
+    doorbell = Doorbell(celery, redis_url, rings=metrics.rings)
+    _drainer = Drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics)
+    Lookout(Drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics), busy=_draining.locked).start()
 
 
 @signals.setup_logging.connect

@@ -29,6 +29,7 @@ from ledger.deliveries import Due, Event, Settled, Target
 from ledger.outcomes import CommandState
 from runtime import webhooks
 from runtime.vault import Unsealable, Vault
+from worker.metrics import CourierMetrics
 from worker.sending import Answer, Failure, Sender
 
 log = structlog.get_logger()
@@ -121,6 +122,7 @@ class Courier:
         retention: timedelta,
         clock: Clock = utc_now,
         retries_s: Sequence[float] = RETRIES_S,
+        metrics: CourierMetrics | None = None,
     ) -> None:
         """`sender` makes one in the loop in which the courier runs."""
         self._database_url = database_url
@@ -129,6 +131,8 @@ class Courier:
         self._retention = retention
         self._clock = clock
         self._retries_s = retries_s
+        self._metrics = metrics or CourierMetrics()
+        self._metrics.watch(lambda: len(self._tasks))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._something = asyncio.Event()  # to do; each run has its own
         self._rung = self._stopping = False
@@ -169,6 +173,7 @@ class Courier:
                         await connection.execute(_SESSION, (str(SESSION_IDLE_MAX_MS),))
                         await self._serve(connection)
                 except (psycopg.Error, OSError) as fault:
+                    self._metrics.faults.inc()
                     log.warning("courier.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
                     await self._forget()
                     await asyncio.sleep(PAUSE_AFTER_FAULT_S)
@@ -354,7 +359,9 @@ class Courier:
             await deliveries.settle(connection, settled)
             for served, answers in by_endpoint.values():
                 await self._judge(connection, served, answers, now)
+        self._metrics.exhausted.inc(sum(each.outcome == "exhausted" for each in settled))
         for served, letter, answer, _ in done:
+            self._metrics.attempted(answer)
             served.flying.discard(letter.due.seq)
             served.window = min(served.window + 1, WINDOW_MAX) if answer.failure is None else 1
             served.maybe_more = served.maybe_more or served.target.ordered  # the next one of its lane
@@ -399,6 +406,7 @@ class Courier:
             served.end()
             reason = DISABLED_GONE if gone else DISABLED_FAILING
             if await deliveries.disable(connection, target, reason, now):
+                (self._metrics.gone if gone else self._metrics.failing).inc()
                 log.warning("courier.endpoint_disabled", endpoint=target.endpoint_id, reason=reason)
 
 

@@ -6,6 +6,7 @@ run ──► one drain: claim → lock → decide → write → commit      (le
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -16,10 +17,11 @@ import structlog
 from ledger import db, drain, expiry, inbox, journal
 from ledger.commands import Command
 from ledger.errors import BooksMoved
-from ledger.inbox import Claim, Nothing
+from ledger.inbox import Nothing
 from ledger.journal import Written
 from runtime.announce import Announcer
 from runtime.doorbell import COURIERS, Doorbell
+from worker.metrics import DrainMetrics, WokenBy
 
 log = structlog.get_logger()
 
@@ -55,16 +57,26 @@ _FAULTS = (
 class Drainer:
     """One connection, used by one thread. `partitions` are those that this worker serves."""
 
-    def __init__(self, database_url: str, doorbell: Doorbell, announcer: Announcer, partitions: Sequence[int]) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        doorbell: Doorbell,
+        announcer: Announcer,
+        partitions: Sequence[int],
+        *,
+        metrics: DrainMetrics | None = None,
+    ) -> None:
         self._database_url = database_url
         self._doorbell = doorbell
         self._announcer = announcer
         self.partitions = partitions
+        self._metrics = metrics or DrainMetrics()
         self._connection: psycopg.Connection[Any] | None = None
+        self._tally: Counter[tuple[type[Command], str, str]] = Counter()  # outcomes of this drain
         self._clients: set[int] = set()  # in whose feeds outcomes are that were not announced yet
         self._deliveries = 0  # owed, and the couriers have not been rung for
 
-    def run(self, *, task_id: UUID | None) -> int:
+    def run(self, *, task_id: UUID | None, by: WokenBy = "doorbell") -> int:
         """Drain until nothing is left or RUN_MAX_S is over; the number of commands that got their outcome.
 
         A fault of the surroundings ends the run early: what is pending stays so, and the look-out comes by.
@@ -75,7 +87,11 @@ class Drainer:
         silenced = False  # whether this run keeps it from ringing
         try:
             while time.monotonic() - started < RUN_MAX_S:
+                began = time.monotonic()
                 seqs = self._drain_once(task_id)
+                if self._tally:
+                    self._metrics.drained(by, time.monotonic() - began, self._tally)
+                    self._tally.clear()
                 if isinstance(seqs, Nothing):
                     # BUSY: whoever holds the rest looks again when it is done. The flags are not ours to clear, then,
                     # unless we set them: a doorbell of another partition may have kept still meanwhile.
@@ -97,6 +113,8 @@ class Drainer:
             self._doorbell.ring_all(self.partitions)
         except _FAULTS as fault:
             self.close()
+            self._tally.clear()
+            self._metrics.failed("fault")
             log.warning("drain.fault", error=type(fault).__name__, detail=str(fault).strip()[:200])
         return done
 
@@ -143,7 +161,10 @@ class Drainer:
                 claim = inbox.claim(connection, self.partitions, max_rows=DRAIN_MAX)
                 if isinstance(claim, Nothing):
                     return claim
-                return self._applied(claim, task_id) if claim.commands else []
+                if not claim.commands:
+                    return []
+                written = drain.apply(connection, claim, task_id=task_id)
+            return self._noted(claim.commands, written)
         except BooksMoved:
             return []
         except _FAULTS:
@@ -151,18 +172,16 @@ class Drainer:
         except Exception:
             if claim is None or isinstance(claim, Nothing):
                 raise
+            self._metrics.failed("broken")
             log.exception("drain.broken", commands=len(claim.commands), hint="looking for the command that broke it")
             return self._isolate(inbox.units(claim.commands), task_id)
 
-    def _applied(self, claim: Claim, task_id: UUID | None) -> list[int]:
-        """In the transaction of the claim, on the drain's connection."""
-        written = drain.apply(self._connected(), claim, task_id=task_id)
-        self._note(claim.commands, written)
-        return written.seqs
-
-    def _note(self, commands: Sequence[Command], written: Written) -> None:
+    def _noted(self, commands: Sequence[Command], written: Written) -> list[int]:
+        """After the commit: what is to be told of these outcomes. Their seqs."""
         self._clients.update(command.client_id for command in commands)
         self._deliveries += written.deliveries
+        self._tally.update(written.tally)
+        return written.seqs
 
     def _isolate(self, units: Sequence[Sequence[Command]], task_id: UUID | None) -> list[int]:
         """Apply the batch in smaller and smaller pieces, in order, so that only the poison command is held back. A
@@ -171,7 +190,10 @@ class Drainer:
         try:
             with connection.transaction():
                 claim = inbox.reclaim(connection, [command for unit in units for command in unit])
-                return self._applied(claim, task_id) if claim else []
+                if claim is None:
+                    return []
+                written = drain.apply(connection, claim, task_id=task_id)
+            return self._noted(claim.commands, written)
         except BooksMoved:
             return self._isolate(units, task_id)
         except _FAULTS:
@@ -195,6 +217,6 @@ class Drainer:
             if claim is None:
                 return []
             written = journal.quarantine(connection, unit, claim.now, task_id=task_id)
-        self._note(unit, written)
+        self._metrics.quarantined.inc(len(unit))
         log.error("command.quarantined", seq=unit[0].seq, attempts=attempts, error=repr(error)[:500])
-        return written.seqs
+        return self._noted(unit, written)

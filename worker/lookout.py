@@ -34,9 +34,9 @@ class Lookout(threading.Thread):
                 if self._busy():
                     continue  # this process is draining already, the longest-waiting partition first
                 if due:
-                    self._drainer.run(task_id=None)
+                    self._drainer.run(task_id=None, by="due")
                 while self._drainer.overdue(OVERDUE_S) and not self._busy():
-                    if done := self._drainer.run(task_id=None):
+                    if done := self._drainer.run(task_id=None, by="lookout"):
                         log.info("lookout.drained", commands=done, hint="no doorbell came; is Redis up?")
                     else:
                         break

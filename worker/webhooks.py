@@ -17,9 +17,11 @@ from runtime import log as logs
 from runtime.celery_app import DELIVER_TASK, make_celery
 from runtime.doorbell import COURIERS, Doorbell
 from runtime.egress import AllowedHosts
+from runtime.metrics import show
 from runtime.settings import Settings, settings
 from runtime.vault import vault
 from worker.courier import IN_THE_AIR_MAX, Courier
+from worker.metrics import CourierMetrics
 from worker.sending import DEADLINE_S, Sender
 
 log = structlog.get_logger()
@@ -43,7 +45,7 @@ def deliver() -> None:
     _courier.wake()
 
 
-def make_courier(config: Settings) -> Courier:
+def make_courier(config: Settings, metrics: CourierMetrics | None = None) -> Courier:
     opened = vault(config)
     assert opened is not None  # worker.serve has looked
     allowed = AllowedHosts.parse(config.webhook_allowed_hosts or "")
@@ -52,6 +54,7 @@ def make_courier(config: Settings) -> Courier:
         opened,
         lambda: Sender(allowed, connections_max=IN_THE_AIR_MAX),
         retention=timedelta(days=config.webhook_retention_days),
+        metrics=metrics,
     )
 
 
@@ -59,8 +62,11 @@ def make_courier(config: Settings) -> Courier:
 def start(**_: object) -> None:
     global _courier, _doorbell, _thread
     config = settings()
-    _doorbell = Doorbell(celery, config.redis_url.get_secret_value())
-    _courier = make_courier(config)
+    metrics = CourierMetrics()
+    if ports := config.metrics_ports:
+        show(metrics.registry, host=config.host, ports=ports)
+    _doorbell = Doorbell(celery, config.redis_url.get_secret_value(), rings=metrics.rings)
+    _courier = make_courier(config, metrics)
     _thread = threading.Thread(target=_run, args=(_courier,), name="courier", daemon=True)
     _thread.start()
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from api.bodies import read
 from api.feed import Feed
+from api.metrics import Metrics
 from api.problems import Problem
 from api.requests import IdempotencyKey
 from api.routes.commands import authenticate, bare_key, named_in_path
@@ -69,6 +70,7 @@ async def _cancelled(request: Request, cancel: Callable[[psycopg.Connection[Any]
     sessions: Sessions = request.app.state.cancels
     waiting: Waiting = request.app.state.waiting
     announcer: Announcer = request.app.state.announcer
+    metrics: Metrics = request.app.state.metrics
     cancelled = await sessions.run(committed)
     waiting.announced(cancelled.seqs)
     feed: Feed = request.app.state.feed
@@ -76,10 +78,15 @@ async def _cancelled(request: Request, cancel: Callable[[psycopg.Connection[Any]
     assert state is not None
     if cancelled.seqs:
         feed.announced([state.client_id])
+        metrics.cancelled.inc()
+        metrics.outcomes.cancelled(state.type, len(cancelled.seqs))
     shown = represent(state)
     if state.status != "cancelled":
+        metrics.cancelled_late.inc()
         detail = f"the command was {state.status} before; that is final"
         raise Problem("already_decided", detail, more={"command": shown})
+    if not cancelled.seqs:
+        metrics.cancelled_before.inc()
     announcing = BackgroundTask(announcer.announce, cancelled.seqs, [state.client_id]) if cancelled.seqs else None
     return Response(_encode(shown), media_type="application/json", background=announcing)
 

@@ -6,15 +6,18 @@ import structlog
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import Error as PsycopgError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from api import schemas
 from api.lists import json_response
+from api.metrics import Metrics, Service
 from api.openapi import problems
 from api.problems import KINDS, Problem, unavailable
 from api.state import autocommit
-from ledger import reads
+from ledger import overview, reads
 
 log = structlog.get_logger()
 
@@ -46,15 +49,34 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """This process's figures, and the backlog of all, for Prometheus."""
-    backlog = None
+    """This process's figures, and those of the whole service, for Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    service, redis_up = await asyncio.gather(_service(request), _redis_answers(request.app.state.redis))
+    body = metrics.render(service, redis_up=redis_up)
+    return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _service(request: Request) -> Service | None:
     try:
         async with asyncio.timeout(SCRAPE_TIMEOUT_S), autocommit(request) as connection:
-            backlog = await reads.backlog(connection)
+            return Service(
+                await reads.backlog(connection),
+                await overview.partitions(connection),
+                await overview.webhooks(connection, None),
+                await overview.database(connection),
+            )
     except (TimeoutError, SQLAlchemyError, PsycopgError) as error:
         log.warning("metrics.no_backlog", error=type(error).__name__)
-    body: bytes = request.app.state.metrics.render(backlog)
-    return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return None
+
+
+async def _redis_answers(client: Redis) -> bool:
+    try:
+        async with asyncio.timeout(SCRAPE_TIMEOUT_S):
+            await client.ping()  # pyright: ignore[reportGeneralTypeIssues]  # one of the two that it may return
+    except (TimeoutError, RedisError, OSError):
+        return False
+    return True
 
 
 @router.get("/problems/{code}", include_in_schema=False)

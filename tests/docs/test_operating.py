@@ -12,14 +12,12 @@ from psycopg.sql import SQL
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from api.metrics import Metrics
 from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, overview, reads, registers
 from ledger.changes import By
 from ledger.deliveries import Settled
 from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
 from ledger.limits import Limits
-from ledger.reads import Backlog
 from tests.docs.pages import OPERATING, fences, rows, section, sources
 
 EVENT = re.compile(r'log\.(debug|info|warning|error|exception)\(\s*"([a-z_.]+)"')
@@ -43,15 +41,6 @@ def test_events_named_in_the_text_exist() -> None:
     named = re.findall(r"`([a-z]+\.[a-z_]+)`", OPERATING.read_text())
     assert named
     assert set(named) <= set(events())
-
-
-def test_the_metrics_exist() -> None:
-    shown = Metrics().render(Backlog(0, 0.0)).decode()
-    named = set(re.findall(r"\bbursar_[a-z]+_[a-z_]+[a-z]\b", OPERATING.read_text())) - {
-        "bursar_owner", "bursar_work", "bursar_read"
-    }  # fmt: skip
-    assert named
-    assert not [name for name in named if f"\n{name} " not in shown]
 
 
 def test_sessions_name_themselves_so() -> None:
@@ -139,7 +128,7 @@ def drained(url: str) -> int:
         assert isinstance(claim, Claim)
         inbox.reclaim(connection, claim.commands)
         inbox.count_attempt(connection, 1)
-        return len(drain.apply(connection, claim, task_id=None))
+        return len(drain.apply(connection, claim, task_id=None).seqs)
 
 
 def listen(url: str, client_id: int) -> None:

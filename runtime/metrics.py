@@ -1,7 +1,7 @@
 """Figures for Prometheus: what the api and the workers have in common.
 
 Each process counts for itself and shows it at a port of its own; sums are PromQL's. A process that is killed takes its
-series with it, and nothing that it left behind goes on being shown (docs/decisions/0024).
+series with it, and nothing that it left behind goes on being shown (docs/decisions/0025).
 Label values are names of ours: never a wallet, a tenant, or anything else that a caller chooses.
 """
 

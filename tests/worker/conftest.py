@@ -16,6 +16,7 @@ from tests.books import ALL, PARTITIONS, Bank
 from tests.books import bank as bank
 from tests.books import own_bank as own_bank
 from worker.drain import Drainer
+from worker.metrics import DrainMetrics
 
 
 class Hall:
@@ -63,8 +64,10 @@ class Workshop:
         *,
         doorbell: Doorbell | None = None,
         announcer: Announcer | None = None,
+        metrics: DrainMetrics | None = None,
     ) -> Drainer:
-        made = Drainer(bank.url, doorbell or self.hall.doorbell(), announcer or Announcer(self.hall.url), partitions)
+        doorbell, announcer = doorbell or self.hall.doorbell(), announcer or Announcer(self.hall.url)
+        made = Drainer(bank.url, doorbell, announcer, partitions, metrics=metrics)
         self._made.append(made)
         return made
 

@@ -11,7 +11,7 @@ from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 from mkdocs.structure.pages import Page  # noqa: E402
 
-from docs.site import links  # noqa: E402
+from docs.site import links, reference  # noqa: E402
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -23,7 +23,8 @@ def complete(nav: Any) -> Any:
     """A navigation with the pages that a path ending with * stands for, in order of their names."""
     match nav:
         case str() if nav.endswith("*"):
-            return sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob(f"{nav}.md"))
+            written = sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob(f"{nav}.md"))
+            return [*written, *(page for page in reference.pages() if page.startswith(nav[:-1]))]
         case list():
             entries = [complete(entry) for entry in cast(list[Any], nav)]
             return [
@@ -43,10 +44,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
         else:
             files.append(File.generated(config, place, content=links.as_page(path)))
+    for place, text in reference.pages().items():
+        files.append(File.generated(config, place, content=text))
     files.append(File.generated(config, "site/site.css", abs_src_path=str(ROOT / "docs/site/site.css")))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     path = links.repository_path(page.file.src_uri)
-    return links.for_the_site(markdown, path) if path.endswith(".md") else markdown
+    return links.for_the_site(markdown, path) if (ROOT / path).is_file() and path.endswith(".md") else markdown

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -31,14 +31,14 @@ STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
 
 
 @contextlib.contextmanager
-def running(postgres: Postgres, template: str) -> Generator["Service"]:
-    """A service of one's own. In the end its books must balance, and its logs hold no surprise."""
+def running(postgres: Postgres, template: str, **environment: str) -> Generator["Service"]:
+    """A service of one's own, with these settings. In the end its books balance, and its logs hold no surprise."""
     with (
         servers.fresh_database(postgres, template=template) as database_url,
         servers.running_valkey() as valkey,
         servers.temporary_folder() as folder,
     ):
-        service = Service(folder, database_url=database_url, redis_url=valkey.url)
+        service = Service(folder, database_url=database_url, redis_url=valkey.url, environment=environment)
         try:
             service.start()
             yield service
@@ -50,8 +50,11 @@ def running(postgres: Postgres, template: str) -> Generator["Service"]:
 class Service:
     """One api and one worker on a migrated database; their logs are in `folder`."""
 
-    def __init__(self, folder: Path, *, database_url: str, redis_url: str) -> None:
+    def __init__(
+        self, folder: Path, *, database_url: str, redis_url: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self.environment = environment or {}
         self.database_url = database_url
         self.redis_url = redis_url
         self.port = any_free_port()
@@ -60,6 +63,7 @@ class Service:
         self._sql = psycopg.connect(database_url, autocommit=True)
         self._api: subprocess.Popen[bytes] | None = None
         self._worker: subprocess.Popen[bytes] | None = None
+        self._courier: subprocess.Popen[bytes] | None = None
 
     # --- processes -----------------------------------------------------------------------------------------------
 
@@ -73,13 +77,16 @@ class Service:
         assert processes.wait_until(self._is_ready, timeout_s=READY_S), self.log("api")[-3000:]
         self.contract.load(httpx2.get(f"{self.url}/openapi.json").json())
 
+    def start_courier(self) -> None:
+        self._courier = self._spawn("worker", "--webhooks")
+
     def stop_api(self) -> None:
         assert self._api is not None
         processes.stop(self._api, signals=STOP_SIGNALS)
 
     def stop(self) -> None:
         """At once: nobody needs the data any more."""
-        for process in (self._api, self._worker):
+        for process in (self._api, self._worker, self._courier):
             if process is not None:
                 processes.kill_group(process)
         self._sql.close()
@@ -94,7 +101,7 @@ class Service:
             return httpx2.get(f"{self.url}/readyz", timeout=2).status_code == 200
         return False
 
-    def _spawn(self, command: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BURSAR_", "PG"))}
         own = {
             "BURSAR_DATABASE_URL": self.database_url,
@@ -102,9 +109,10 @@ class Service:
             "BURSAR_HOST": "127.0.0.1",
             "BURSAR_PORT": str(self.port),
             "BURSAR_LOG_FORMAT": "json",
+            **self.environment,
         }
-        argv = [sys.executable, "-m", "bursar", command]
-        log = self.folder / f"{command}.log"
+        argv = [sys.executable, "-m", "bursar", *command]
+        log = self.folder / f"{''.join(command)}.log"
         return processes.spawn(argv, log=log, env=inherited | own, at_owners_death=signal.SIGTERM)
 
     # --- behind the scenes ---------------------------------------------------------------------------------------

@@ -7,6 +7,19 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs/settings.md"
 OPERATING = ROOT / "docs/operating.md"
+FAILURES = ROOT / "docs/failures.md"
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+# Which test runs what a page tells to type.
+RUN_BY = {
+    "README.md": "tests/local/test_run.py",
+    "docs/api.md": "tests/docs/test_walks.py",
+    "docs/client.md": "tests/client/test_page.py",
+    "docs/operating.md": "tests/docs/test_operating.py",
+    "docs/outcomes.md": "tests/docs/test_walks.py",
+    "docs/quick-start.md": "tests/local/test_run.py",
+    "docs/receipts.md": "tests/docs/test_receipts.py",
+    "docs/webhooks.md": "tests/docs/test_webhooks.py",
+}
 PACKAGES = ("api", "bursar", "ledger", "migrations", "runtime", "worker")
 
 

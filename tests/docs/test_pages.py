@@ -1,5 +1,6 @@
 """Every page: its links lead somewhere, its commands exist, and it speaks of nobody's machine."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -7,17 +8,22 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from api.edge import BODY_MAX_BYTES
+from api.problems import KINDS
+from api.routes.commands import WAIT_MAX_S
 from bursar.cli import app
+from ledger.keys import SCOPES
 from ledger.limits import WINDOW_MAX_S
 from ledger.lots import LOTS_MAX, PRIORITY_DEFAULT, PRIORITY_MAX
 from ledger.money import BALANCE_MAX
-from tests.docs.pages import ROOT, fences, pages
+from tests.docs.pages import FAILURES, NAMED_TEST, ROOT, RUN_BY, fences, pages, rows, section
+from worker.drain import DRAIN_MAX
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # What a page may tell people to type beside ours.
 OTHERS = {
-    ".", "curl", "docker", "sudo", "pip", "pg_dump", "cp", "env", "export", "install", "kubectl", "ls", "nginx",
-    "pg_basebackup", "pg_verifybackup", "pgbouncer", "psql", "touch",
+    ".", "cp", "curl", "docker", "env", "export", "install", "kubectl", "ls", "nginx", "pg_basebackup", "pg_dump",
+    "pg_verifybackup", "pgbouncer", "pip", "psql", "python", "set", "sudo", "touch",
 }  # fmt: skip
 
 
@@ -51,7 +57,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     ours = getattr(typer.main.get_command(app), "commands", {})
-    lines = [line for block in fences(page, "console", "bash", "sh") for line in block.splitlines() if line.strip()]
+    blocks = [block.replace("\\\n", " ") for block in fences(page, "console", "bash", "sh")]
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
     for command in [part for line in lines for part in line.split(" && ")]:
         words = shlex.split(command.removeprefix("$ "), comments=True)
         if not words:
@@ -67,6 +74,30 @@ def test_commands_exist(page: Path) -> None:
                 assert program in OTHERS or (ROOT / words[0]).is_file(), command
 
 
+def test_what_a_page_tells_to_type_is_run() -> None:
+    """Blocks of `bash`, `python` and `sql` are run, by the test that stands here; `console` and `sh` cannot be."""
+    assert {name(page) for page in pages() if fences(page, "bash", "python", "sql")} == set(RUN_BY)
+    for page, test in RUN_BY.items():
+        assert Path(page).stem in (ROOT / test).read_text(), f"{test} does not run {page}"
+
+
+def named_tests() -> list[tuple[str, str]]:
+    """(file, test) of every test that a page names."""
+    return sorted({found for page in pages() for found in NAMED_TEST.findall(page.read_text())})
+
+
+@pytest.mark.parametrize(("file", "test"), named_tests())
+def test_every_named_test_exists(file: str, test: str) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_row_of_the_failure_matrix_names_the_test_that_makes_it_happen() -> None:
+    failures = rows(FAILURES.read_text())
+    assert len(failures) >= 30
+    assert not [fails for fails, *_, test in failures if not NAMED_TEST.search(test)]
+
+
 def test_the_numbers_of_the_rule_book_are_the_codes() -> None:
     rules = (ROOT / "docs/commands.md").read_text()
     for promised in (
@@ -76,6 +107,23 @@ def test_the_numbers_of_the_rule_book_are_the_codes() -> None:
         f"a balance beyond {BALANCE_MAX // 10**18} \N{MULTIPLICATION SIGN} 10^18",
     ):
         assert promised in rules
+
+
+def test_what_the_api_page_says_for_every_request_is_the_codes() -> None:
+    api = ROOT / "docs/api.md"
+    assert {row[0].strip("`"): row[1] for row in rows(section(api, "Requests"))} == {
+        str(scope): opens for scope, opens in SCOPES.items()
+    }
+    text = api.read_text()
+    assert f"at most {BODY_MAX_BYTES // 2**20} MiB" in text
+    assert f"{WAIT_MAX_S} seconds at most" in text
+    told = section(api, "What to do with an answer to a command")
+    assert {kind.status for kind in KINDS.values() if kind.retryable} - {409} <= {*map(int, re.findall(r"\d{3}", told))}
+
+
+def test_the_concepts_are_the_codes() -> None:
+    text = (ROOT / "docs/concepts.md").read_text()
+    assert f"up to {DRAIN_MAX} commands in one transaction" in text
 
 
 def test_every_decision_is_listed_and_has_its_parts() -> None:

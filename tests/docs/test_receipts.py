@@ -1,6 +1,5 @@
 """docs/receipts.md: a third party who does what it says comes to what it says."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from runtime.receipts import new_key
 from tests.api.serving import served
 from tests.books import Bank
 from tests.docs.pages import ROOT, fences
+from tests.docs.walking import Shell
 
 PAGE = ROOT / "docs/receipts.md"
 PRIVATE, PUBLIC = new_key()
@@ -25,15 +25,8 @@ GETTING, CHECKING = fences(PAGE, "bash")
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """As somebody with a shell would. `bursar` is the one under test."""
-    ours = folder / "bin"
-    ours.mkdir(exist_ok=True)
-    (ours / "bursar").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m bursar "$@"\n')
-    (ours / "bursar").chmod(0o755)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BURSAR_")}
-    shell = ["bash", "-euo", "pipefail", "-c", script]
-    env = inherited | environment | {"PATH": f"{ours}:{os.environ['PATH']}"}
-    return subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
+    """As somebody with a shell would."""
+    return Shell(folder, **environment).attempt(script)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,10 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from docs.site import hooks, links
+from api.app import create_app
+from api.problems import KINDS
+from docs.site import hooks, links, pictures, reference
+from ledger import commands, tables
 from tests.docs.pages import ROOT
 
 ELEMENTS = ("h1", "h2", "h3", "h4", "p", "li", "ul", "ol", "table", "tr", "td", "pre", "a", "img", "strong", "em")
@@ -95,6 +98,47 @@ def test_nothing_is_loaded_from_afar(site: Path) -> None:
         assert not [url for url in fetched if re.match(r"[a-z]+:(?!image/)|//", url)], page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"@import|url\([\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_the_reference_has_every_request_and_every_problem(site: Path) -> None:
+    document = create_app().openapi()
+    shown = "".join(page.read_text() for page in (site / "api").glob("*.html"))
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert re.search(rf"<h2[^>]*>{method.upper()} {re.escape(path)}<", shown), f"{method} {path}"
+    for schema in document["components"]["schemas"]:
+        assert re.search(rf"<h2[^>]*>{schema}<", shown), schema
+    for code in KINDS:
+        assert f"<td><code>{code}</code></td>" in shown
+
+
+def test_the_reference_has_bodies_members_and_answers() -> None:
+    pages = reference.pages()
+    assert "**Body**: [CommandRequest](schemas.md#commandrequest)" in pages["api/commands.md"]
+    assert '"type": "top_up"' in pages["api/commands.md"]
+    assert "| `Idempotency-Key` | header | string | required |" in pages["api/commands.md"]
+    assert re.search(r"\| `202` \| \[PendingCommand\]\(\S+\) \| `Retry-After`", pages["api/commands.md"])
+    assert re.search(r"## Supply\n.*\| `in_circulation` \| string \| required \|", pages["api/schemas.md"], re.DOTALL)
+
+
+@pytest.mark.parametrize("name", pictures.pictures())
+def test_a_picture_is_what_the_code_is(name: str) -> None:
+    drawn = pictures.pictures()[name]
+    assert (ROOT / "docs/pictures" / name).read_text() == drawn, "draw them anew: python -m docs.site.pictures"
+    assert not re.search(r"<script|href|url\((?!#)", drawn)
+
+
+def test_the_pictures_leave_nothing_out() -> None:
+    drawn = pictures.pictures()
+    for table in tables.metadata.tables.values():
+        assert drawn["tables.svg"].count(f">{table.name}</text>") >= 1
+    for wallet in commands.SYSTEM_WALLETS:
+        assert f">{wallet}</text>" in drawn["money.svg"]
+    assert {"top_up", "bonus", "spend", "transfer", "exchange", "adjust", "capture"} <= {
+        move for move, _, _ in pictures.moves()
+    }
+    assert pictures.statuses() == ["applied", "rejected", "cancelled", "failed"]
+    assert [step.number for step in pictures.steps()] == list(range(1, drawn["flow.svg"].count("rx=") + 1))
 
 
 def test_links_are_those_outside_of_code() -> None:

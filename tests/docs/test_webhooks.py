@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import ssl
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -25,6 +23,7 @@ from runtime.vault import Vault
 from tests.api.serving import served
 from tests.books import GOLD, Bank
 from tests.docs.pages import ROOT, fences, rows, section
+from tests.docs.walking import Shell, answers
 from tests.receivers import Receiver, Request
 from worker import courier, sending
 from worker.courier import Courier
@@ -90,13 +89,6 @@ def test_the_numbers_are_the_codes() -> None:
 # --- its examples ----------------------------------------------------------------------------------------------------
 
 
-def run(script: str, **environment: str) -> list[dict[str, Any]]:
-    """The answers, one a line."""
-    shell = ["bash", "-euo", "pipefail", "-c", script.replace("\ncurl", "; echo\ncurl")]
-    done = subprocess.run(shell, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 async def deliver(database_url: str, receiver: Receiver, count: int) -> list[Request]:
     """What came, once there is so much."""
     untrusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the system's takes long to load
@@ -116,7 +108,9 @@ async def deliver(database_url: str, receiver: Receiver, count: int) -> list[Req
 
 
 @pytest.fixture(scope="module")
-def told(module_database_url: str, valkey: Valkey) -> Iterator[tuple[str, list[Request], Request]]:
+def told(
+    module_database_url: str, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, list[Request], Request]]:
     """The secret, and what came to a receiver that was registered as the page says: a test, and a top-up. Then, what
     came to one that wants low balances."""
     bank = Bank(module_database_url)
@@ -129,14 +123,14 @@ def told(module_database_url: str, valkey: Valkey) -> Iterator[tuple[str, list[R
         environment.setenv("BURSAR_SECRETS_KEY", base64url.encode(KEY))
         environment.setenv("BURSAR_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1")
         with served(module_database_url, valkey.url) as api:
-            asked = {"BURSAR_URL": api.url, "BURSAR_API_KEY": key}
-            (made,) = run(REGISTERING.replace("https://shop.example.com/bursar", receiver.url), **asked)
+            shell = Shell(tmp_path_factory.mktemp("shop"), BURSAR_URL=api.url, BURSAR_API_KEY=key)
+            (made,) = answers(shell.run(REGISTERING.replace("https://shop.example.com/bursar", receiver.url)))
             bank.top_up("player-42", 50)
-            run(WATCHING.replace("gold_coins", GOLD), **asked)
+            shell.run(WATCHING.replace("gold_coins", GOLD))
             of_low = json.dumps([BALANCE_LOW])
             want_low = REGISTERING.replace('["command.applied", "command.rejected"]', of_low)
-            run(want_low.replace("https://shop.example.com/bursar", poor.url), **asked)
-            tested, listed = run(ASKING, ENDPOINT=made["id"], **asked)
+            shell.run(want_low.replace("https://shop.example.com/bursar", poor.url))
+            tested, listed = answers(shell.run(f"ENDPOINT={made['id']}\n{ASKING}"))
         assert tested["event_type"] == TEST
         assert listed["data"][0]["id"] == tested["id"]
         requests = asyncio.run(deliver(module_database_url, receiver, 2))

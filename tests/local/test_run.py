@@ -19,6 +19,8 @@ from bursar.local.postgres import Postgres
 from bursar.local.processes import wait_until
 from bursar.local.valkey import Valkey
 from tests import servers
+from tests.docs.pages import ROOT
+from tests.docs.walking import Shell, environment, walk
 from tests.local.running import Run, run
 
 pytestmark = pytest.mark.timeout(180)  # a start imports everything five times over, on a machine that may be busy
@@ -77,6 +79,7 @@ def test_local_env_names_everything_and_only_we_may_read_it(running: Run) -> Non
 
 
 def test_the_demo_data_are_there_and_the_printed_lines_work_when_pasted(running: Run) -> None:
+    """They are those of the README: tests/docs/test_readme.py."""
     assert gold_of(running, "bob") == "100"
     lines = [line for line in running.text.splitlines() if line.startswith("curl ")]
     assert len(lines) == 3
@@ -89,6 +92,13 @@ def test_the_demo_data_are_there_and_the_printed_lines_work_when_pasted(running:
     assert (answers[1]["status"], answers[1]["outcome"]["code"]) == ("applied", "applied")
     assert answers[2]["id"] == "alice"
     assert int(gold_of(running, "alice")) == before + 50 - 30
+
+
+def test_the_quick_start_does_what_it_says(running: Run, folder: Path) -> None:
+    desk = folder / "desk"
+    desk.mkdir()
+    (desk / ".bursar").symlink_to(running.home)
+    walk(ROOT / "docs/quick-start.md", Shell(desk, **environment(running.told)))
 
 
 def test_flower_answers_to_its_password_alone_and_changes_nothing(running: Run) -> None:

@@ -114,10 +114,10 @@ def test_its_command_exists_and_every_setting_is_read(name: str) -> None:
 
 def test_each_gets_the_secrets_that_it_needs_and_no_others() -> None:
     needed = {"BURSAR_DATABASE_URL", "BURSAR_REDIS_URL"}
-    assert given("bursar-worker") == needed
+    assert given("bursar-worker") == needed | {"BURSAR_METRICS_PORTS"}
     assert given("bursar-migrate") == needed | {"BURSAR_PARTITIONS"}
-    assert given("bursar-webhooks") == needed | {"BURSAR_SECRETS_KEY"}
-    assert given("bursar-api") == needed | {"BURSAR_HOST", "BURSAR_RECEIPT_KEY", "BURSAR_SECRETS_KEY"}
+    assert given("bursar-webhooks") == needed | {"BURSAR_METRICS_PORTS", "BURSAR_SECRETS_KEY"}
+    assert given("bursar-api") == needed | {"BURSAR_RECEIPT_KEY", "BURSAR_SECRETS_KEY"}
     for where, variable in [(name, each) for name in PODS for each in container(name)["env"]]:
         if variable["name"].endswith(("_URL", "_KEY")):
             assert "secretKeyRef" in variable["valueFrom"], where
@@ -148,6 +148,18 @@ def test_the_probes_ask_what_is_there() -> None:
         [python, script, *rest] = container(name)["livenessProbe"]["exec"]["command"]
         assert (python, rest) == ("python", arguments)
         assert f"!{script}" in (REPOSITORY / ".dockerignore").read_text().splitlines()
+
+
+def test_prometheus_is_told_the_port_of_each_and_let_in() -> None:
+    policies = str(documents("network.yaml"))
+    for name in ("bursar-api", "bursar-worker", "bursar-webhooks"):
+        annotations = PODS[name]["metadata"]["annotations"]
+        [port] = container(name)["ports"]
+        assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"])}
+        assert f"'port': {port['containerPort']}," in policies
+        ports = [each["value"] for each in container(name)["env"] if each["name"] == "BURSAR_METRICS_PORTS"]
+        assert ports == ([] if name == "bursar-api" else [str(port["containerPort"])])
+    assert documents("settings.yaml")[0]["data"]["BURSAR_HOST"] == "0.0.0.0"
 
 
 def test_everything_that_selects_selects_something() -> None:

@@ -20,9 +20,8 @@ from tests.deploy.test_scripts import accept_one
 from worker import sending
 
 FOLDER = REPOSITORY / "deploy/kubernetes"
-BY_HAND = {"keda.yaml", "ingress.yaml"}  # each needs something that a cluster may not have
+BY_HAND = {"audit.yaml", "keda.yaml", "ingress.yaml"}  # each needs something that a cluster may not have
 OLDEST, NEWEST = "1.30", "1.37"  # of the Kubernetes versions that these are held to
-POD = {"Deployment", "Job"}
 
 
 def documents(file: str) -> list[dict[str, Any]]:
@@ -33,7 +32,11 @@ KUSTOMIZATION = documents("kustomization.yaml")[0]
 FILES = sorted({path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"})
 OBJECTS = [(file, each) for file in FILES for each in documents(file)]
 KUBERNETES_OWN = [(file, each) for file, each in OBJECTS if "keda.sh" not in each["apiVersion"]]
-PODS = {each["metadata"]["name"]: each["spec"]["template"] for _, each in OBJECTS if each["kind"] in POD}
+PODS = {
+    each["metadata"]["name"]: each["spec"].get("jobTemplate", each)["spec"]["template"]
+    for _, each in OBJECTS
+    if each["kind"] in ("Deployment", "Job", "CronJob")
+}
 KEDA = {each["kind"]: each for each in documents("keda.yaml")}
 
 
@@ -114,6 +117,7 @@ def test_its_command_exists_and_every_setting_is_read(name: str) -> None:
 
 def test_each_gets_the_secrets_that_it_needs_and_no_others() -> None:
     needed = {"BURSAR_DATABASE_URL", "BURSAR_REDIS_URL"}
+    assert given("bursar-audit") == needed
     assert given("bursar-worker") == needed | {"BURSAR_METRICS_PORTS"}
     assert given("bursar-migrate") == needed | {"BURSAR_PARTITIONS"}
     assert given("bursar-webhooks") == needed | {"BURSAR_METRICS_PORTS", "BURSAR_SECRETS_KEY"}
@@ -133,6 +137,7 @@ def test_a_pod_has_time_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
         "bursar-worker": 4 * soft_s,
         "bursar-webhooks": 2 * sending.DEADLINE_S + soft_s,
         "bursar-migrate": 10,
+        "bursar-audit": 0,
     }
     for name, pod in PODS.items():
         assert pod["spec"]["terminationGracePeriodSeconds"] >= needs_s[name], name

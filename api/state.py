@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from runtime.doorbell import Doorbell
+from runtime.doorbell import COURIERS, Doorbell
 
 
 @asynccontextmanager
@@ -29,3 +29,9 @@ def ring_all(request: Request) -> None:
     """Every partition's doorbell. Call after the commit."""
     doorbell: Doorbell = request.app.state.doorbell
     doorbell.ring_all(range(request.app.state.partitions))
+
+
+def ring_couriers(request: Request) -> None:
+    """Webhooks are due. Call after the commit."""
+    doorbell: Doorbell = request.app.state.doorbell
+    doorbell.ring(COURIERS)

@@ -44,10 +44,12 @@ SELECT seq, tenant_id, wallet, to_wallet FROM commands WHERE seq = ANY(%b::bigin
 
 @dataclass(slots=True, frozen=True)
 class Cancelled:
-    """`seq`: the command that was meant. `seqs`: what this call cancelled; empty: it had its outcome before."""
+    """`seq`: the command that was meant. `seqs`: what this call cancelled; empty: it had its outcome before.
+    `deliveries`: webhooks that it owes."""
 
     seq: int
     seqs: list[int]
+    deliveries: int = 0
 
 
 def cancel(connection: psycopg.Connection[Any], seq: int) -> Cancelled:
@@ -58,9 +60,8 @@ def cancel(connection: psycopg.Connection[Any], seq: int) -> Cancelled:
     """
     with connection.cursor(binary=True) as cursor:
         seqs = [taken for (taken,) in cursor.execute(_TAKE, (seq,))]
-        if seqs:
-            _write(connection, seqs, "cancelled before it was decided")
-        return Cancelled(seq, seqs)
+        owed = _write(connection, seqs, "cancelled before it was decided") if seqs else 0
+        return Cancelled(seq, seqs, owed)
 
 
 def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id: int, key: str) -> Cancelled:
@@ -73,23 +74,24 @@ def cancel_key(connection: psycopg.Connection[Any], *, tenant_id: int, client_id
         tombstone = (tenant_id, client_id, TOMBSTONE, key, CANCELLED_UNSEEN)
         with connection.cursor(binary=True) as cursor:
             if buried := cursor.execute(_BURY, tombstone).fetchone():
-                _write(connection, [buried[0]], "cancelled before it arrived")
-                return Cancelled(buried[0], [buried[0]])
+                owed = _write(connection, [buried[0]], "cancelled before it arrived")
+                return Cancelled(buried[0], [buried[0]], owed)
         seq = _find(connection, client_id, key)  # it came meanwhile
         if seq is None:
             raise BrokenInvariant(f"key {key!r} of client {client_id} is taken and is not there")
     return cancel(connection, seq)
 
 
-def _write(connection: psycopg.Connection[Any], seqs: list[int], detail: str) -> None:
-    """Their outcomes. They have a stream of the feed to themselves: a cancel holds no partition."""
+def _write(connection: psycopg.Connection[Any], seqs: list[int], detail: str) -> int:
+    """Their outcomes; how many deliveries these owe. They have a stream of the feed to themselves: a cancel holds no
+    partition."""
     with connection.cursor(binary=True) as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%b::int, %b::int)", (PARTITION_LOCKS, CANCELS))
         cursor.execute(_OUTCOMES, (Code.CANCELLED, detail, CANCELS, seqs))
         type_ = outcome_type("cancelled", Code.CANCELLED)
         told = [Outcome(seq, tenant, type_, *wallets) for seq, tenant, *wallets in cursor.execute(_TOLD, (seqs,))]
         deliveries.ask_listeners(cursor, {outcome.tenant_id for outcome in told})
-        deliveries.owe(connection, deliveries.listeners(cursor), told)
+        return deliveries.owe(connection, deliveries.listeners(cursor), told)
 
 
 def _find(connection: psycopg.Connection[Any], client_id: int, key: str) -> int | None:

@@ -6,7 +6,7 @@ and the next one finds everything as it was settled last: delivered once more, p
 (docs/decisions/0023-webhook-deliveries.md).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
@@ -190,10 +190,10 @@ WHERE tenant_id = %b::int AND status = 'enabled' AND (event_types IS NULL OR %b:
 """
 _OWE_ONE: LiteralString = "INSERT INTO deliveries (endpoint_id, seq, due_at, at) VALUES (%b::int, %b::bigint, %b, %b)"
 _PURGE: LiteralString = """
-WITH old AS (
-    SELECT endpoint_id, seq FROM (
-        SELECT endpoint_id, seq, at, due_at FROM deliveries WHERE endpoint_id = %b::int ORDER BY seq LIMIT %b
-    ) oldest JOIN webhook_endpoints e ON e.id = endpoint_id
+WITH looked_at AS (
+    SELECT endpoint_id, seq, at, due_at FROM deliveries WHERE endpoint_id = %b::int AND seq > %b ORDER BY seq LIMIT %b
+), old AS (
+    SELECT endpoint_id, seq FROM looked_at JOIN webhook_endpoints e ON e.id = endpoint_id
     WHERE at < %b AND (due_at IS NULL OR e.status = 'deleted')
 ), attempts_gone AS (
     DELETE FROM attempts a USING old WHERE a.endpoint_id = old.endpoint_id AND a.seq = old.seq
@@ -202,15 +202,21 @@ WITH old AS (
         SELECT max(position) FROM outcomes
         WHERE seq IN (SELECT seq FROM old UNION ALL SELECT v.outcome_seq FROM events v JOIN old USING (seq))
     )) WHERE e.id IN (SELECT endpoint_id FROM old)
+), gone AS (
+    DELETE FROM deliveries d USING old WHERE d.endpoint_id = old.endpoint_id AND d.seq = old.seq
 )
-DELETE FROM deliveries d USING old WHERE d.endpoint_id = old.endpoint_id AND d.seq = old.seq
+SELECT max(seq) FROM looked_at HAVING count(*) = %b AND bool_or(at < %b)
 """
 _PURGE_EVENTS: LiteralString = """
-DELETE FROM events WHERE seq IN (
-    SELECT seq FROM (SELECT seq, at FROM events ORDER BY seq LIMIT %b) oldest WHERE at < %b
-) AND NOT EXISTS (SELECT FROM deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id
-                  WHERE d.seq = events.seq)
+WITH looked_at AS (
+    SELECT seq, at FROM events WHERE seq > %b ORDER BY seq LIMIT %b
+), gone AS (
+    DELETE FROM events v USING looked_at l WHERE v.seq = l.seq AND l.at < %b
+    AND NOT EXISTS (SELECT FROM deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id WHERE d.seq = v.seq)
+)
+SELECT max(seq) FROM looked_at HAVING count(*) = %b AND bool_or(at < %b)
 """
+_OF_EVENTS = 0  # in the place of an endpoint: the events themselves, last
 _ENDPOINTS: LiteralString = "SELECT id FROM webhook_endpoints ORDER BY id"
 _UNSERVED: LiteralString = """
 SELECT EXISTS (
@@ -284,6 +290,13 @@ class Settled:
 
 
 Connection = psycopg.AsyncConnection[Any]
+
+
+_SHARE: LiteralString = """
+SELECT (SELECT count(*) FROM webhook_endpoints WHERE status = 'enabled'),
+       (SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = current_setting('application_name'))
+"""
 
 
 async def take(connection: Connection, now: datetime, *, but: Sequence[int], most: int) -> list[int]:
@@ -380,11 +393,32 @@ def send_test(connection: psycopg.Connection[Any], tenant_id: int, endpoint_id: 
     return seq
 
 
-async def purge(connection: Connection, now: datetime, *, retention: timedelta, most: int) -> None:
-    """Delete what has been over for so long, oldest first, `most` of each endpoint."""
+async def purge(
+    connection: Connection, now: datetime, *, retention: timedelta, most: int, after: Mapping[int, int]
+) -> dict[int, int]:
+    """Delete what has been over for so long, oldest first; one call looks at `most` of each endpoint. `after`: what the
+    call before returned, where there is more to look at and behind which seq; empty: all, from the beginning."""
     before = now - retention
+    more: dict[int, int] = {}
     async with connection.cursor(binary=True) as sql:
         await sql.execute(_ENDPOINTS)
-        for (endpoint_id,) in await sql.fetchall():
-            await sql.execute(_PURGE, (endpoint_id, most, before))
-        await sql.execute(_PURGE_EVENTS, (most, before))
+        places = after or {id_: 0 for (id_,) in [*await sql.fetchall(), (_OF_EVENTS,)]}
+        for id_, seq in places.items():
+            which = (seq,) if id_ == _OF_EVENTS else (id_, seq)
+            await sql.execute(_PURGE_EVENTS if id_ == _OF_EVENTS else _PURGE, (*which, most, before, most, before))
+            for (last,) in await sql.fetchall():
+                more[id_] = last
+    return more
+
+
+async def share(connection: Connection) -> int | None:
+    """How many endpoints each courier has where all have as many: one at least. None: there is no other courier."""
+    async with connection.cursor(binary=True) as sql:
+        await sql.execute(_SHARE)
+        ((endpoints, couriers),) = await sql.fetchall()
+    return max(1, -(-endpoints // couriers)) if couriers > 1 else None
+
+
+async def alive(connection: Connection) -> None:
+    """Say something: a session that says nothing is ended."""
+    await connection.execute("SELECT")

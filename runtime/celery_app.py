@@ -1,4 +1,4 @@
-"""The Celery application: a queue per partition and one for webhooks, and settings that suit a doorbell.
+"""The Celery application: a queue per partition, one that every courier hears, and settings that suit a doorbell.
 
 A message says "partition 3 has work", or "webhooks are due", and nothing else. It may be lost, doubled, late or out of
 order, and nothing is wrong but a little latency (docs/decisions/0001-doorbell.md). So the settings favour speed and
@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
+from kombu.common import Broadcast
 from kombu.entity import Exchange, Queue
 from kombu.transport import redis, virtual
 
@@ -18,6 +19,7 @@ from runtime.settings import Settings
 DRAIN_TASK = "wallet.drain"
 DELIVER_TASK = "webhooks.deliver"
 WEBHOOKS_QUEUE = "webhooks"
+TO_COURIERS = Exchange("couriers", type="fanout")  # whoever sends declares it: Redis does not tell what it is
 KEY_PREFIX = "bursar:"  # before every key in Redis, Celery's and ours, so that a shared server stays tidy
 
 # A drain run ends after a second (worker.drain.RUN_MAX_S); a minute means that it hangs, whatever the reason.
@@ -75,8 +77,10 @@ def queue_name(partition: int) -> str:
 def make_celery(settings: Settings, *, partitions: int) -> Celery:
     """Celery as the api (to ring) and the workers (to listen) use it."""
     celery = Celery("bursar", broker=settings.redis_url.get_secret_value(), set_as_current=True, events=_Events)
-    names = [*map(queue_name, range(partitions)), WEBHOOKS_QUEUE]
+    names = map(queue_name, range(partitions))
     queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
+    # An endpoint has one courier: the one that it has must hear of it. Publish/subscribe; nothing waits in Redis.
+    queues.append(Broadcast(WEBHOOKS_QUEUE, exchange=TO_COURIERS, routing_key=WEBHOOKS_QUEUE))
     transport: dict[str, Any] = {
         "global_keyprefix": KEY_PREFIX,
         "priority_steps": [0],  # one list a queue: fewer keys to BRPOP, strictly first in, first out

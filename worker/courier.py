@@ -41,6 +41,7 @@ PAUSE_AFTER_FAULT_S = 1.0
 WINDOW_FIRST = 4
 WINDOW_MAX = 16
 IN_THE_AIR_MAX = 256  # of one process: sockets and a few KB each
+FREE_SHARE = 4  # one endpoint has at most a quarter of what is free in the air: many slow ones leave places to others
 ENDPOINTS_MAX = 1_000  # of one process: what a look costs, some 10 µs each
 FETCH_AHEAD = 32  # deliveries of an endpoint that wait in memory for their turn
 LANES_MAX = 100  # of one look into an endpoint that wants order
@@ -53,16 +54,25 @@ RETRY_AFTER_MAX_S = 3_600.0  # a receiver that asks for more is asked again with
 SLOW_DOWN = (429, 502, 503, 504)
 GONE = 410
 FAILING_MAX = timedelta(days=5)  # of nothing but failures; then it is disabled
-SESSION_IDLE_MAX_MS = 30_000  # a courier that says nothing for so long is frozen: PostgreSQL gives its endpoints away
+# A courier that says nothing for so long, or does not take what it asked for, is frozen: PostgreSQL ends its session
+# and gives its endpoints away. It says something every second.
+SESSION_IDLE_MAX_MS = 10_000
 OUR_FAULTS = (Failure.OVERLOADED, Failure.FAULT)  # they say nothing of the endpoint
 DISABLED_GONE = "it answered 410 Gone"
 DISABLED_FAILING = "nothing but failures for five days"
 PURGE_EVERY_S = 60.0
 PURGE_MAX = 1_000
 
-_SESSION: LiteralString = "SELECT set_config('idle_session_timeout', %b, false)"
+_SESSION: LiteralString = """
+SELECT set_config('idle_session_timeout', %b, false), set_config('tcp_user_timeout', %b, false)
+"""
 
 Clock = Callable[[], datetime]
+
+
+async def limit_session(connection: deliveries.Connection) -> None:
+    """The session ends, and with it its locks, where this process stands still."""
+    await connection.execute(_SESSION, (str(SESSION_IDLE_MAX_MS),) * 2)
 
 
 def utc_now() -> datetime:
@@ -140,6 +150,8 @@ class Courier:
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[_Served, _Letter, Answer, datetime]] = []
         self._turns = itertools.count(1)
+        self._purging: dict[int, int] = {}  # endpoints of which there is more to look at, and behind which seq
+        self._share = 0  # of the endpoints
         self._looked_at = self._purged_at = float("-inf")
 
     def wake(self) -> None:
@@ -170,7 +182,7 @@ class Courier:
             while not self._stopping:
                 try:
                     async with await db.connect_async(self._database_url, application="bursar-courier") as connection:
-                        await connection.execute(_SESSION, (str(SESSION_IDLE_MAX_MS),))
+                        await limit_session(connection)
                         await self._serve(connection)
                 except (psycopg.Error, OSError) as fault:
                     self._metrics.faults.inc()
@@ -200,6 +212,8 @@ class Courier:
                 self._launch()
             elif not self._tasks and not self._done:
                 return
+            else:
+                await deliveries.alive(connection)
             await self._pause()
 
     async def _pause(self) -> None:
@@ -233,12 +247,13 @@ class Courier:
 
     async def _look_after(self, connection: deliveries.Connection, now: datetime) -> None:
         """Once a second: those that had nothing to do are left to whoever wants them; the others may have been changed,
-        or disabled."""
+        or disabled, or be more than this courier's share: those are left when what is in the air has come down."""
         left = [id_ for id_, served in self._served.items() if served.idle and not served.known]
+        surplus = await self._surplus(connection)
         targets = await deliveries.targets(connection, list(self._served), now)
         for id_, served in self._served.items():
             served.idle = not served.known
-            if id_ in targets:
+            if id_ in targets and id_ not in surplus:
                 served.target, served.over = targets[id_], False
             else:
                 served.end()
@@ -247,12 +262,20 @@ class Courier:
             await deliveries.leave(connection, left)
             for id_ in left:
                 del self._served[id_]
-        if time.monotonic() - self._purged_at >= PURGE_EVERY_S:
+        if self._purging or time.monotonic() - self._purged_at >= PURGE_EVERY_S:
             self._purged_at = time.monotonic()
-            await deliveries.purge(connection, now, retention=self._retention, most=PURGE_MAX)
+            self._purging = await deliveries.purge(
+                connection, now, retention=self._retention, most=PURGE_MAX, after=self._purging
+            )
+
+    async def _surplus(self, connection: deliveries.Connection) -> set[int]:
+        """The endpoints beyond this courier's share, which another has room for."""
+        self._share = min(ENDPOINTS_MAX, await deliveries.share(connection) or ENDPOINTS_MAX)
+        busy = [id_ for id_, served in self._served.items() if not served.idle and not served.over]
+        return set(busy[self._share :])
 
     async def _take(self, connection: deliveries.Connection, now: datetime) -> None:
-        room = ENDPOINTS_MAX - len(self._served)
+        room = self._share - sum(not served.over for served in self._served.values())
         if room <= 0 or len(self._tasks) >= IN_THE_AIR_MAX:
             return
         if taken := await deliveries.take(connection, now, but=list(self._served), most=room):
@@ -304,7 +327,7 @@ class Courier:
             waiting = [
                 served
                 for served in waiting
-                if served.ready and len(served.flying) < served.window and now >= served.next_at
+                if served.ready and now >= served.next_at and len(served.flying) < self._window(served)
             ]
             for served in waiting:
                 if len(self._tasks) >= IN_THE_AIR_MAX:
@@ -316,6 +339,10 @@ class Courier:
                 task = asyncio.create_task(self._attempt(served, letter))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _window(self, served: _Served) -> int:
+        """How many it may have in the air now."""
+        return min(served.window, max(1, (IN_THE_AIR_MAX - len(self._tasks)) // FREE_SHARE))
 
     async def _attempt(self, served: _Served, letter: _Letter) -> None:
         at, target = self._clock(), served.target

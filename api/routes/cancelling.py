@@ -18,6 +18,7 @@ from api.problems import Problem
 from api.requests import IdempotencyKey
 from api.routes.commands import authenticate, bare_key, named_in_path
 from api.sessions import Sessions
+from api.state import ring_couriers
 from api.waiting import Waiting
 from ledger import cancelling
 from ledger.cancelling import Cancelled
@@ -72,6 +73,8 @@ async def _cancelled(request: Request, cancel: Callable[[psycopg.Connection[Any]
     announcer: Announcer = request.app.state.announcer
     metrics: Metrics = request.app.state.metrics
     cancelled = await sessions.run(committed)
+    if cancelled.deliveries:
+        ring_couriers(request)
     waiting.announced(cancelled.seqs)
     feed: Feed = request.app.state.feed
     state = await waiting.state(cancelled.seq)

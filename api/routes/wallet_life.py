@@ -17,7 +17,7 @@ from api.requests import WalletId
 from api.routes.changes import Reason, ReasonText, by
 from api.routes.wallets import answer
 from api.sessions import Sessions
-from api.state import autocommit, ring_all, transaction
+from api.state import autocommit, ring_all, ring_couriers, transaction
 from ledger import closing, registers
 from ledger.errors import Code
 from ledger.keys import Scope
@@ -136,6 +136,7 @@ async def close_wallet(request: Request, id: str, principal: Writer) -> Response
             raise invalid("/sweep_to", refusal.detail, refusal.code) from None
         raise Problem(refusal.code, refusal.detail) from None
     ring_all(request)  # drains that came meanwhile were turned away
+    ring_couriers(request)  # a sweep is an outcome
     async with autocommit(request) as connection:
         return await answer(request, connection, tenant_id, id)
 

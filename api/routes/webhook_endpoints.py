@@ -17,7 +17,7 @@ from api.openapi import problems, request_body
 from api.problems import Problem, invalid
 from api.requests import Timestamp, WalletId
 from api.sessions import Sessions
-from api.state import ring_all
+from api.state import ring_all, ring_couriers
 from api.times import instant
 from ledger import deliveries, endpoints
 from ledger.endpoints import Attempt, Connection, Delivery, Endpoint, Settings
@@ -25,7 +25,6 @@ from ledger.ids import Kind, command_id, endpoint_id, event_id, parse_id, unix_m
 from ledger.keys import Scope
 from ledger.names import NAME_PATTERN
 from runtime import webhooks
-from runtime.doorbell import COURIERS, Doorbell
 from runtime.egress import URL_MAX, url_fault
 from runtime.vault import Vault
 
@@ -216,7 +215,7 @@ async def patch_webhook_endpoint(request: Request, id: str, principal: Manager) 
         raise Problem("webhook_endpoint_not_found")
     if owed:
         ring_all(request)  # drains that came meanwhile were turned away
-    _ring(request)
+    ring_couriers(request)
     return json_response(_show(changed))
 
 
@@ -257,7 +256,7 @@ async def send_test_event(request: Request, id: str, principal: Manager) -> Resp
         return endpoints.deliveries_of(to, known.id, before=None, limit=1, seq=seq)[0]
 
     delivery = await _in_transaction(request, send)
-    _ring(request)
+    ring_couriers(request)
     return json_response(_show_delivery(delivery), 202)
 
 
@@ -308,7 +307,7 @@ async def resend_delivery(request: Request, id: str, delivery: str, principal: M
     known = await _find(request, principal, id)
     found = await _find_delivery(request, known, delivery)
     await _in_transaction(request, lambda to: endpoints.resend(to, known.id, found.seq))
-    _ring(request)
+    ring_couriers(request)
     return json_response(_show_delivery(await _find_delivery(request, known, delivery)), 202)
 
 
@@ -371,7 +370,7 @@ async def _since_then(request: Request, work: Callable[[Connection, int], tuple[
         return work(to, place if place is not None else endpoints.seq_before(to, since))
 
     queued, after = await _in_transaction(request, run)
-    _ring(request)
+    ring_couriers(request)
     return json_response({"queued": queued, "next_cursor": cursor_to(after) if after is not None else ""}, 202)
 
 
@@ -383,11 +382,6 @@ async def _in_transaction(request: Request, work: Callable[[Connection], T]) -> 
             return work(connection)
 
     return await sessions.run(run)
-
-
-def _ring(request: Request) -> None:
-    doorbell: Doorbell = request.app.state.doorbell
-    doorbell.ring(COURIERS)
 
 
 async def _find(request: Request, principal: Principal, id_: str) -> Endpoint:

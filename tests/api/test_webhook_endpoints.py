@@ -16,11 +16,11 @@ from ledger.endpoints import ENDPOINTS_MAX
 from ledger.ids import Kind, endpoint_id, parse_id
 from ledger.keys import Scope
 from runtime import base64url, webhooks
-from runtime.doorbell import flag_key
+from runtime.doorbell import COURIERS, flag_key
 from runtime.vault import Vault
 from tests.api.conftest import SECRETS_KEY, NewKey
 from tests.api.serving import Served, code
-from tests.books import ALL, Bank
+from tests.books import ALL, GOLD, Bank
 from tests.worker.conftest import eventually
 
 URL = "https://receiver.example.com/hooks"
@@ -701,6 +701,26 @@ def test_what_changes_what_is_owed_rings_for_the_drains_that_it_turned_away(
             flags.delete(*map(flag_key, ALL))
             patch(client, made["id"], **chosen)
             eventually(rung, within_s=RINGS_WITHIN_S)
+
+
+@pytest.mark.parametrize("how", ["a cancel", "a cancel of a key never seen", "a close"])
+def test_outcomes_that_no_drain_writes_ring_for_the_couriers(
+    client: httpx2.Client, bank: Bank, valkey: Valkey, how: str
+) -> None:
+    register(client)
+    bank.top_up("alice", 1)
+    bank.open_wallet("bob")
+    command = {"type": "top_up", "wallet": "alice", "asset": GOLD, "amount": "1"}
+    waits = client.post("/v1/commands", json=command, headers={"Idempotency-Key": "waits"}).json()["id"]
+    path, body = {
+        "a cancel": (f"/v1/commands/{waits}/cancel", None),
+        "a cancel of a key never seen": ("/v1/commands/cancel", {"idempotency_key": "never-came"}),
+        "a close": ("/v1/wallets/alice/close", {"sweep_to": "bob"}),
+    }[how]
+    with redis.Redis.from_url(valkey.url) as flags:
+        flags.delete(flag_key(COURIERS))
+        assert client.post(path, json=body).is_success
+        eventually(lambda: bool(flags.exists(flag_key(COURIERS))), within_s=RINGS_WITHIN_S)
 
 
 def test_what_does_not_change_what_is_owed_stops_no_drain(client: httpx2.Client, bank: Bank) -> None:

@@ -212,7 +212,7 @@ def test_what_is_purged_is_owed_no_longer(fallen: Bank, engine: Engine) -> None:
 
     async def purge() -> None:
         async with await db.connect_async(fallen.url, application="test-purge") as connection:
-            await deliveries.purge(connection, later, retention=timedelta(days=90), most=1_000)
+            await deliveries.purge(connection, later, retention=timedelta(days=90), most=1_000, after={})
 
     asyncio.run(purge())
     assert fallen.rows("SELECT FROM deliveries UNION ALL SELECT FROM events") == []

@@ -335,7 +335,7 @@ def test_a_time_is_a_seq(bank: Bank) -> None:
 def purge(bank: Bank, days: int) -> None:
     async def purged() -> None:
         async with await db.connect_async(bank.url, application="test-purge") as connection:
-            await deliveries.purge(connection, bank.in_seconds(0), retention=timedelta(days=days), most=100)
+            await deliveries.purge(connection, bank.in_seconds(0), retention=timedelta(days=days), most=100, after={})
 
     bank._loop.run(purged())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 import psycopg
 import pytest
 import redis
+from celery import Celery
 from pydantic import SecretStr
 
 from runtime.announce import Announcer
@@ -23,11 +24,15 @@ class Hall:
     """Where the doorbells hang: a Redis, and what stands in it."""
 
     def __init__(self, redis_url: str) -> None:
-        # The other fields come from the environment.
-        settings = Settings(database_url=SecretStr(""), redis_url=SecretStr(redis_url))  # pyright: ignore[reportCallIssue]
         self.url = redis_url
         self.redis = redis.Redis.from_url(redis_url, socket_timeout=5)
-        self.celery = make_celery(settings, partitions=PARTITIONS)
+        self.celery = self.another_celery()
+
+    def another_celery(self) -> Celery:
+        """As another process has one."""
+        # The other fields come from the environment.
+        settings = Settings(database_url=SecretStr(""), redis_url=SecretStr(self.url))  # pyright: ignore[reportCallIssue]
+        return make_celery(settings, partitions=PARTITIONS)
 
     def doorbell(self) -> Doorbell:
         return Doorbell(self.celery, self.url)

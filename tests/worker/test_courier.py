@@ -1,5 +1,6 @@
 """The courier against receivers on real sockets, with a real PostgreSQL; its clock is the test's."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from ledger import db, deliveries
 from ledger.events import ENDPOINT_DISABLED, TEST, lane_of
 from runtime import webhooks
 from runtime.vault import Vault
@@ -586,6 +588,48 @@ def test_a_courier_that_has_all_it_can_take_leaves_the_rest_to_another(
         first.kill()
 
 
+def test_couriers_share_endpoints_that_always_have_something_due(
+    bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoints = [office.endpoint(f"{receiver.url}{name}", max_per_second=10) for name in "abcd"]
+    for _ in range(100):
+        bank.top_up("alice", 1)
+
+    def had() -> list[int]:
+        """The number of endpoints that each courier has."""
+        held = "SELECT count(*) FROM pg_locks WHERE classid = %s AND objid = ANY(%s) GROUP BY pid"
+        return [number for (number,) in bank.rows(held, deliveries.ENDPOINT_LOCKS, endpoints)]
+
+    with office.running(clock=courier.utc_now) as first:
+        eventually(lambda: had() == [4])
+        with office.running(clock=courier.utc_now) as second:
+            eventually(lambda: had() == [2, 2])
+            second.kill()
+        eventually(lambda: had() == [4])
+        first.kill()
+
+
+def test_many_that_succeed_slowly_leave_places_to_others(
+    bank: Bank, office: PostOffice, receiver: Receiver, other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "IN_THE_AIR_MAX", 16)
+    door = Door()
+    receiver.answers(door.answer)
+    slow = [office.endpoint(f"{receiver.url}{name}") for name in "abcd"]  # of four places each, in the beginning
+    for _ in range(8):
+        bank.top_up("alice", 1)
+    with office.running():
+        receiver.wait_for(2 * len(slow))
+        healthy = office.endpoint(other)
+        for _ in range(8):
+            bank.top_up("bob", 1)
+        eventually(lambda: office.delivered(healthy))
+        assert len(office.deliveries(healthy)) == 8
+        assert not any(map(office.attempts, slow))
+        door.open()
+        eventually(lambda: all(map(office.delivered, slow)))
+
+
 def test_a_doorbell_makes_it_look_at_once(
     bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -677,6 +721,23 @@ def test_a_frozen_courier_loses_its_endpoints(
         finally:
             thawed.set()
     assert ids(receiver) == [id_of(outcome)] * 2
+
+
+def test_a_session_that_does_not_take_what_it_asked_for_ends(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a courier that is frozen while PostgreSQL answers: it is not idle, and it holds its locks."""
+    monkeypatch.setattr(courier, "SESSION_IDLE_MAX_MS", 500)
+
+    async def frozen() -> None:
+        connection = await db.connect_async(bank.url, application="test-frozen")
+        await courier.limit_session(connection)
+        pid = connection.info.backend_pid
+        connection.pgconn.send_query(b"SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")
+        writes = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'ClientWrite'"
+        eventually(lambda: bool(bank.rows(writes, pid)))
+        eventually(lambda: not bank.rows("SELECT FROM pg_stat_activity WHERE pid = %s", pid), within_s=10)
+        await connection.close()
+
+    asyncio.run(frozen())
 
 
 def test_after_a_defect_it_begins_again_in_another_loop(
@@ -771,6 +832,26 @@ def test_what_has_been_over_for_long_is_deleted_and_nothing_else(
     assert [attempt.seq for attempt in office.attempts(endpoint)] == [young]
     assert [delivery.seq for delivery in office.deliveries(off)] == [*old, young]  # they are owed still
     assert bank.rows("SELECT FROM events WHERE seq = %s", told) == []
+
+
+def test_what_is_owed_for_long_does_not_hide_what_is_over(
+    bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of it than one look sees, of outcomes and of news."""
+    monkeypatch.setattr(courier, "PURGE_MAX", 2)
+    monkeypatch.setattr(courier, "PURGE_EVERY_S", 0.1)
+    off = office.endpoint(receiver)
+    owed = [bank.top_up("alice", 1).seq for _ in range(5)] + [office.send_test(off) for _ in range(5)]
+    over = [bank.top_up("alice", 1).seq, office.send_test(off)]
+    bank.do("UPDATE deliveries SET status = 'exhausted', due_at = NULL WHERE seq = ANY(%s)", over)
+    office.change(off, receiver, status="disabled")
+    old = office.clock.now - RETENTION - timedelta(seconds=1)
+    bank.do("UPDATE deliveries SET at = %s WHERE endpoint_id = %s", old, off)
+    bank.do("UPDATE events SET at = %s", old)
+    bank.top_up("alice", 1)
+    with office.running():
+        eventually(lambda: [delivery.seq for delivery in office.deliveries(off)] == owed)
+        eventually(lambda: not bank.rows("SELECT FROM events WHERE seq = ANY(%s)", over))
 
 
 def by_wallet(receiver: Receiver, *, failing: set[str]) -> Answering:

@@ -1,18 +1,21 @@
 """Doorbell and announcements: hints. They cost nothing, they coalesce, and Redis may do what it likes."""
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
+from kombu.connection import Connection
 
 from bursar.local.valkey import Valkey
 from runtime.announce import CHANNEL, Announcer, pack, unpack
-from runtime.celery_app import DRAIN_TASK
-from runtime.doorbell import FLAG_TTL_MS, QUIET_AFTER_FAILURE_S, REDIS_TIMEOUT_S
+from runtime.celery_app import DELIVER_TASK, DRAIN_TASK, WEBHOOKS_QUEUE
+from runtime.doorbell import COURIERS, FLAG_TTL_MS, QUIET_AFTER_FAILURE_S, REDIS_TIMEOUT_S
 from tests.books import ALL
 from tests.worker.conftest import Hall, eventually
 
@@ -54,6 +57,29 @@ def test_a_ring_brings_a_message_to_the_partitions_queue(hall: Hall) -> None:
     message = hall.celery.connection_for_read().default_channel._get("wallet.3")
     assert message["headers"]["task"] == DRAIN_TASK
     assert message["headers"]["argsrepr"] == "(3,)"
+
+
+def test_a_ring_for_the_couriers_is_heard_by_each_of_them(hall: Hall) -> None:
+    """The one that has the endpoint is among them."""
+    heard: list[tuple[int, str]] = []
+    with contextlib.ExitStack() as open_:
+        connections: list[Connection] = []
+        for number in (1, 2):
+
+            def hear(_: object, message: Any, number: int = number) -> None:
+                heard.append((number, message.headers["task"]))
+
+            celery = hall.another_celery()
+            open_.callback(celery.close)
+            connections.append(connection := open_.enter_context(celery.connection_for_read()))
+            queue = celery.amqp.queues[WEBHOOKS_QUEUE]
+            open_.enter_context(connection.Consumer([queue], callbacks=[hear], accept=["json"]))
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)  # by then it listens
+        hall.doorbell().ring(COURIERS)
+        for connection in connections:
+            connection.drain_events(timeout=5)
+    assert heard == [(1, DELIVER_TASK), (2, DELIVER_TASK)]
 
 
 def test_a_hundred_rings_are_one_message(hall: Hall) -> None:

@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 
 from bursar import audit, keys, receipts
 from bursar.bench.command import bench
+from bursar.desk import commands as commands_
+from bursar.desk import status as status_
 
 
 class _Commands(TyperGroup):
@@ -128,6 +130,9 @@ def run(
     raise typer.Exit(run_local(home=home, host=host, port=port, database_url=database_url, redis_url=redis_url))
 
 
+app.command("status")(status_.status)
+app.command("partitions")(status_.partitions)
+app.add_typer(commands_.app, name="commands")
 app.command("audit")(audit.audit)
 app.add_typer(keys.app, name="keys")
 app.add_typer(receipts.app, name="receipts")

@@ -45,6 +45,11 @@ def command_id(seq: int, accepted_at: datetime) -> str:
     return public_id(Kind.COMMAND, seq, accepted_at)
 
 
+def requeue_key(failed_id: str) -> str:
+    """The key under which a failed command is asked again. The spaces keep clients out: their keys have none."""
+    return f"requeue of {failed_id}"
+
+
 def transfer_id(seq: int, at: datetime) -> str:
     return public_id(Kind.TRANSFER, seq, at)
 

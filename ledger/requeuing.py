@@ -20,7 +20,7 @@ from ledger import changes, inbox
 from ledger.changes import By
 from ledger.commands import read_options, write_options
 from ledger.errors import BrokenInvariant
-from ledger.ids import command_id
+from ledger.ids import command_id, requeue_key
 from ledger.inbox import NewCommand
 
 _UNIT: LiteralString = """
@@ -52,11 +52,6 @@ class Requeued:
     seq: int
     partition: int
     new: bool
-
-
-def key_of(failed_id: str) -> str:
-    """The key under which this command is requeued. The spaces keep clients out: theirs have none."""
-    return f"requeue of {failed_id}"
 
 
 def requeue(connection: psycopg.Connection[Any], seq: int, *, by: By) -> Requeued:
@@ -97,7 +92,7 @@ def _again(row: Sequence[Any]) -> NewCommand:
         client_id=client_id,
         partition=partition,
         type=type_,
-        idempotency_key=key_of(failed_id),
+        idempotency_key=requeue_key(failed_id),
         request_hash=request_hash,
         wallet=wallet,
         to_wallet=to_wallet,
@@ -177,7 +172,7 @@ async def failed(connection: AsyncConnection, tenant_id: int | None, *, before: 
     """Failed commands, newest first. `tenant_id` None: of all tenants. `before`: the seq of the last one seen."""
     which = {"tenant_id": tenant_id, "before": before or _NEWEST, "limit": limit}
     rows = (await connection.execute(_FAILED, which)).mappings().all()
-    keys = {row["seq"]: key_of(command_id(row["seq"], row["accepted_at"])) for row in rows}
+    keys = {row["seq"]: requeue_key(command_id(row["seq"], row["accepted_at"])) for row in rows}
     again = await connection.execute(_REQUEUED, {"seqs": list(keys), "keys": list(keys.values())})
     requeued = {row.seq: {"requeued_as": row.requeued_as, "requeued_at": row.requeued_at} for row in again}
     nobody = {"requeued_as": None, "requeued_at": None}

@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, overview, reads, registers
+from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, overview, reads, registers, requeuing, timeline
 from ledger.changes import By
 from ledger.deliveries import Settled
 from ledger.inbox import Claim, NewCommand
@@ -167,6 +167,10 @@ async def look(url: str) -> None:
         await overview.webhooks(connection, None)
         await overview.database(connection)
         await reads.supply(connection, 1, after="", limit=10)
+        seq = await timeline.find(connection, 1, "k-1")
+        assert (await timeline.timeline(connection, seq)).entries
+        await timeline.pending(connection, 1, limit=10)
+        await requeuing.failed(connection, 1, before=None, limit=10)
     await engine.dispose()
 
 

@@ -9,7 +9,7 @@ from ledger import changes, db, inbox, journal, requeuing
 from ledger.audit import audit
 from ledger.changes import By
 from ledger.commands import LEDGER_CLIENT, read_options
-from ledger.ids import command_id
+from ledger.ids import command_id, requeue_key
 from ledger.inbox import Claim
 from ledger.requeuing import NotFailed, Requeued
 from tests.books import ALL, Bank
@@ -196,7 +196,7 @@ def test_only_what_failed_is_requeued(bank: Bank, desk: Operator) -> None:
 
 def test_no_client_can_send_its_key() -> None:
     """A key of a client's has no spaces (api.routes.commands.bare_key), so none can stand in the way of a requeue."""
-    assert " " in requeuing.key_of("01a1fc89-fb3f-8c0d-8000-00000000000b")
+    assert " " in requeue_key("01a1fc89-fb3f-8c0d-8000-00000000000b")
 
 
 # --- who and why ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,157 @@
+"""One service of several processes, watched: its metrics add up, and rules and dashboard ask for what is there."""
+
+import json
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import yaml
+
+from api.problems import KINDS
+from bursar.local.postgres import Postgres
+from tests import servers
+from tests.crash.model import ASSET
+from tests.crash.service import Tenant, lives, wait_for
+from tests.deploy.places import REPOSITORY
+from tests.deploy.promql import Matcher, parse
+from tests.deploy.watched import PROCESSES, Scrape, Watched, total
+from tests.receivers import Receiver, reply
+
+pytestmark = pytest.mark.timeout(120)
+
+COMMANDS = 40
+TARGET_LABELS = {"job", "instance", "le"}  # that Prometheus gives each series, or each bucket
+
+
+class Running(NamedTuple):
+    stack: Watched
+    tenant: Tenant
+    receiver: Receiver
+
+
+@pytest.fixture(scope="module")
+def running(postgres: Postgres, template: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+    """Everything has happened: commands applied and refused, replayed and cancelled, webhooks delivered and not."""
+    with servers.fresh_database(postgres, template=template) as url, Receiver() as receiver:
+        stack = Watched(tmp_path_factory.mktemp("watched"), postgres, url)
+        try:
+            stack.start()
+            yield Running(stack, busy(stack, receiver), receiver)
+        finally:
+            stack.end()
+
+
+def busy(stack: Watched, receiver: Receiver) -> Tenant:
+    tenant = stack.new_tenant(ASSET)
+    receiver.answers(reply(500), reply(200))
+    made = stack.post(tenant.key, "/v1/webhook_endpoints", {"url": receiver.url})
+    assert made.status == 201, made
+    for n in range(COMMANDS):
+        body = {"type": "top_up" if n % 2 else "spend", "wallet": f"w{n % 7}", "asset": ASSET, "amount": "1"}
+        for _ in range(2 if n == 0 else 1):
+            answer = stack.post(tenant.key, "/v1/commands", body, api=n % 2, Idempotency_Key=f"k{n}")
+            assert answer.status in (200, 202), answer
+    assert stack.post(tenant.key, "/v1/commands/cancel", {"idempotency_key": "never"}).status == 200
+    stack.settled()
+    receiver.wait_for(COMMANDS)
+    return tenant
+
+
+@pytest.fixture
+def stack(running: Running) -> Watched:
+    return running.stack
+
+
+def test_the_processes_figures_add_up(stack: Watched) -> None:
+    scrapes = stack.scrape()
+    assert sorted(scrape.process for scrape in scrapes) == ["api", "api", "courier", "worker", "worker"]
+    accepted = {"result": "accepted"}
+    assert total(scrapes, "bursar_commands_total", **accepted) == COMMANDS
+    assert min(scrape.sum("bursar_commands_total", **accepted) for scrape in scrapes[:2]) > 0
+    assert total(scrapes, "bursar_commands_total", result="replayed") == 1
+    assert total(scrapes, "bursar_cancels_total", result="cancelled") == 1
+    assert total(scrapes, "bursar_outcomes_total") == COMMANDS + 1
+    assert total(scrapes, "bursar_drain_commands_sum") == COMMANDS
+    stored = dict(stack.rows("SELECT status, count(*) FROM outcomes GROUP BY status"))
+    assert {status: total(scrapes, "bursar_outcomes_total", status=status) for status in stored} == stored
+    wait_for(
+        lambda: total(stack.scrape_workers(), "bursar_webhook_attempts_total", result="delivered") >= COMMANDS - 1,
+        "the deliveries to be counted",
+    )
+    assert total(stack.scrape_workers(), "bursar_webhook_attempts_total", result="status") == 1
+
+
+def test_the_whole_service_as_each_api_tells_it(stack: Watched) -> None:
+    for scrape in stack.scrape()[:2]:
+        assert scrape.sum("bursar_database_up") == scrape.sum("bursar_redis_up") == 1
+        assert scrape.sum("bursar_webhook_endpoints", state="enabled") == 1
+        assert scrape.sum("bursar_database_sessions", application="bursar-worker") >= 2
+        assert scrape.sum("bursar_database_sessions", application="bursar-courier") == 1
+
+
+def ours(scrapes: list[Scrape], matcher: Matcher, name: str) -> bool:
+    """Whether some process shows the metric with that label, and with that value where it is one."""
+    if name == "bursar_http_requests_total" and matcher.label == "status" and matcher.operator == "=":
+        return matcher.value in {str(kind.status) for kind in KINDS.values()}
+    values = {
+        sample.labels[matcher.label]
+        for scrape in scrapes
+        for sample in scrape.samples
+        if sample.name == name and matcher.label in sample.labels
+    }
+    return matcher.value in values if matcher.operator == "=" else bool(values)
+
+
+def queries() -> dict[str, str]:
+    """Every query of the rules and of the dashboard, by what it is for."""
+    groups: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "deploy/prometheus/bursar.rules.yml").read_text())[
+        "groups"
+    ]
+    rules = [rule for group in groups for rule in group["rules"]]
+    found = {rule.get("alert") or rule["record"]: rule["expr"] for rule in rules}
+    dashboard = json.loads((REPOSITORY / "deploy/grafana/bursar.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            found[f"{panel['title']}: {target['refId']}"] = target["expr"].replace("$__rate_interval", "5m")
+    return found
+
+
+def test_rules_and_dashboard_ask_for_what_is_shown(stack: Watched) -> None:
+    scrapes = stack.scrape()
+    shown: dict[str, set[str]] = {}
+    for scrape in scrapes:
+        for sample in scrape.samples:
+            shown.setdefault(sample.name, set()).update(sample.labels)
+    asked = queries()
+    assert len(asked) > 50
+    recorded = {name: parse(text) for name, text in asked.items() if ":" in name and " " not in name}
+    for purpose, text in asked.items():
+        query = parse(text)
+        assert query.selectors or text == "time()", purpose
+        for selector in query.selectors:
+            if selector.name in recorded:
+                continue
+            assert selector.name in shown, f"{purpose}: there is no {selector.name}"
+            assert query.grouped_by <= shown[selector.name] | TARGET_LABELS, f"{purpose}: {query.grouped_by}"
+            for matcher in selector.matchers:
+                if matcher.label not in TARGET_LABELS:
+                    assert ours(scrapes, matcher, selector.name), f"{purpose}: {matcher}"
+
+
+def test_a_killed_worker_leaves_no_lies(stack: Watched, running: Running) -> None:
+    """Its figures go with it, and its successor begins at zero."""
+    workers = [scrape for scrape in stack.scrape_workers() if scrape.process == "worker"]
+    victim, survivor = sorted(workers, key=lambda scrape: -scrape.sum("bursar_outcomes_total"))
+    process = psutil.Process(stack.pid_of(victim))
+    process.kill()
+    wait_for(lambda: not lives(process), "its end")
+    wait_for(lambda: len(stack.scrape_workers()) == PROCESSES, "its successor")
+    left = [scrape for scrape in stack.scrape_workers() if scrape.process == "worker"]
+    before = survivor.sum("bursar_outcomes_total")
+    assert sorted(scrape.sum("bursar_outcomes_total") for scrape in left) == [0, before]
+    body = {"type": "top_up", "wallet": "w1", "asset": ASSET, "amount": "1"}
+    stack.post(running.tenant.key, "/v1/commands", body, Idempotency_Key="after")
+    stack.settled()
+    left = [scrape for scrape in stack.scrape_workers() if scrape.process == "worker"]
+    assert total(left, "bursar_outcomes_total") == before + 1

@@ -12,6 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import cancelling_docs, command_docs, docs, preview_docs, problems, requeuing_docs
 from api.auth import KeyRing
 from api.backlog import Backlog
+from api.dashboard import routes as dashboard
+from api.dashboard.doors import Hashing, Throttle
+from api.dashboard.sampler import Sampler
 from api.edge import Edge
 from api.feed import Feed
 from api.intake import Intake
@@ -94,6 +97,7 @@ def create_app() -> Api:
             *webhook_endpoints.router.routes,
             *health.router.routes,
             *docs.routes,
+            *dashboard.routes,
         ],
     )
     app.state.metrics = Metrics()
@@ -156,8 +160,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     metrics.watch(
         waiting=lambda: state.waiting.waiting, feed=lambda: state.feed.waiting, pace_s=lambda: state.backlog.pace_s
     )
+    state.sampler = Sampler(database_url, redis_url, state.engine)
+    state.throttle, state.hashing = Throttle(), Hashing()
     sessions = (state.cancels, state.previews, state.closings, state.endpoints)
-    parts = (state.keys, state.feed, state.waiting, *sessions, state.backlog, state.intake)
+    parts = (state.keys, state.feed, state.waiting, *sessions, state.backlog, state.intake, state.sampler)
     for part in parts:
         part.start()
     try:

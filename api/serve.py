@@ -25,6 +25,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.waiting.release()
         self._app.state.feed.release()
+        self._app.state.sampler.release()
         await super().shutdown(sockets)
 
 

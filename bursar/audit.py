@@ -1,17 +1,21 @@
 """`bursar audit`: the invariants of the books, checked on the live database."""
 
 import json
+import time
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ledger import db
 from ledger.audit import BREACHES_MAX, INVARIANTS, Finding
 from ledger.audit import audit as check
 from ledger.audit.chain import CHAIN
+from ledger.operators import Audit, AuditFinding, keep_audit
 from runtime.settings import settings
 
 
@@ -21,11 +25,15 @@ def audit(
 ) -> None:
     """Verify the books: every invariant, the hash chain among them, on one snapshot, while the service runs.
 
-    Reads only, and repairs nothing. Exits with 1 and the rows where one is broken, with 2 where it could not look.
+    Reads only, and repairs nothing; what it found is kept for the dashboard. Exits with 1 and the rows where one is
+    broken, with 2 where it could not look.
     """
     engine = db.engine(settings().database_url.get_secret_value(), application="bursar-audit", statement_timeout_ms=0)
+    began, began_at = time.monotonic(), datetime.now(UTC)
     try:
         findings = check(engine, CHAIN if chain else INVARIANTS)
+        if not chain:
+            _keep(engine, findings, at=began_at, took_ms=int(1_000 * (time.monotonic() - began)))
     except OperationalError as error:
         typer.echo(f"The database does not answer: {str(error.orig).strip()}", err=True)
         raise typer.Exit(2) from error
@@ -37,6 +45,15 @@ def audit(
         _print(findings)
     if not all(finding.holds for finding in findings):
         raise typer.Exit(1)
+
+
+def _keep(engine: Engine, findings: list[Finding], *, at: datetime, took_ms: int) -> None:
+    """For the dashboard. An audit that cannot be kept was one all the same."""
+    found = [AuditFinding(each.number, each.name, each.checked, len(each.breaches)) for each in findings]
+    try:
+        keep_audit(engine, Audit(at, took_ms, found))
+    except DBAPIError as error:
+        typer.echo(f"What was found is not kept for the dashboard: {str(error.orig).strip()}", err=True)
 
 
 def _report(findings: list[Finding]) -> dict[str, Any]:

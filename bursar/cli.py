@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from bursar import audit, keys, receipts
+from bursar import audit, keys, operators, receipts
 from bursar.bench.command import bench
 from bursar.desk import commands as commands_
 from bursar.desk import status as status_
@@ -135,5 +135,6 @@ app.command("partitions")(status_.partitions)
 app.add_typer(commands_.app, name="commands")
 app.command("audit")(audit.audit)
 app.add_typer(keys.app, name="keys")
+app.add_typer(operators.app, name="operators")
 app.add_typer(receipts.app, name="receipts")
 app.command("bench")(bench)

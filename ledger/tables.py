@@ -1,9 +1,9 @@
 """Every table, as SQLAlchemy Core: what `alembic check` compares and what reads are built from.
 
 Two kinds of table stand here. *Registers* (tenants, clients, assets, wallets, accounts, holds, lots …) hold the present
-and change. *Records* (commands, outcomes, transfers, entries, lot_entries, changes) hold what happened: a trigger
-refuses UPDATE, DELETE and TRUNCATE. `pending` is neither: it is the queue, a row per accepted command that has no
-outcome yet.
+and change. *Records* (commands, outcomes, transfers, entries, lot_entries, changes, operator_actions) hold what
+happened: a trigger refuses UPDATE, DELETE and TRUNCATE. `pending` is neither: it is the queue, a row per accepted
+command that has no outcome yet.
 
 Records carry no foreign keys: PostgreSQL checks them row by row, which would cost a drain a fifth more, or half. They
 are written from rows that are locked, and `bursar audit` holds them to it (docs/decisions/0006).
@@ -418,4 +418,58 @@ attempts = Table(
     Column("body", Text, nullable=False),  # of the answer, as far as it was read
 )
 
-RECORDS = (commands, outcomes, transfers, entries, lot_entries, changes)
+# --- who looks on, and acts by hand --------------------------------------------------------------------------------
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("client_id", Integer, ForeignKey("clients.id"), nullable=False),  # an operator's own: commands have one
+    Column("name", Text, nullable=False, unique=True),
+    Column("password_hash", Text, nullable=False),  # argon2id, with its parameters and salt
+    Column("role", Text, nullable=False),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("disabled_at", _timestamp),
+    CheckConstraint("role IN ('read_only', 'operator')", name="role"),
+)
+
+dashboard_sessions = Table(
+    "dashboard_sessions",
+    metadata,
+    Column("cookie_hash", LargeBinary, primary_key=True),  # SHA-256 of a 256-bit random cookie
+    Column("operator_id", Integer, ForeignKey("operators.id")),
+    Column("key_id", Integer, ForeignKey("api_keys.id")),
+    Column("csrf", Text, nullable=False),
+    Column("created_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("expires_at", _timestamp, nullable=False),
+    CheckConstraint("(operator_id IS NULL) <> (key_id IS NULL)", name="whose"),
+    Index(None, "expires_at"),
+)
+
+operator_actions = Table(
+    "operator_actions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", Integer, nullable=False),
+    Column("client_id", Integer, nullable=False),
+    Column("key_id", Integer),  # NULL: with a password
+    Column("who", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text),
+    Column("reason", Text),
+    Column("at", _timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Index(None, "tenant_id", "id"),
+)
+
+audits = Table(  # what `bursar audit` found
+    "audits",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("at", _timestamp, nullable=False),
+    Column("took_ms", BigInteger, nullable=False),
+    Column("findings", JSON, nullable=False),  # [{number, name, checked, breaches}]
+)
+
+RECORDS = (commands, outcomes, transfers, entries, lot_entries, changes, operator_actions)

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     metrics_ports: str | None = Field(
         None, description="Where each worker process shows its metrics: a port, or a range as in 9101-9108."
     )
+    flower_url: str | None = Field(
+        None, pattern=r"^https?://[^\s\"'<>@]+$", description="Where people reach Flower: the dashboard links to it."
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"

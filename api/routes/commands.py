@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.auth import KeyRing, Principal
+from api.auth import PRINCIPAL, KeyRing, Principal
 from api.backlog import Backlog
 from api.bodies import read
 from api.canonical import InvalidField, Referred, Referring, needs_admin, new_command, referred_seq
@@ -237,11 +237,13 @@ def _answer(shown: dict[str, Any], headers: dict[str, str]) -> Response:
 
 
 async def authenticate(request: Request, scope: Scope) -> Principal:
-    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
-    if len(values) > 1:
-        raise Problem("unauthorized", "send one Authorization header")
-    keys: KeyRing = request.app.state.keys
-    principal = await keys.authenticate(values[0].decode("latin-1") if values else None)
+    principal: Principal | None = request.scope.get(PRINCIPAL)
+    if principal is None:
+        values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        if len(values) > 1:
+            raise Problem("unauthorized", "send one Authorization header")
+        keys: KeyRing = request.app.state.keys
+        principal = await keys.authenticate(values[0].decode("latin-1") if values else None)
     principal.require(scope)
     return principal
 

@@ -28,6 +28,7 @@ READY_TIMEOUT_S = 90.0  # two seconds on a quiet machine; importing everything o
 MIGRATE_TIMEOUT_S = 1800.0  # building an index on a large table takes minutes
 SEED_TIMEOUT_S = 120.0  # a score of commands: what takes longer hangs
 SEED_TRIES = 3  # the demo data may be put in again and again; two more tries are time enough for slow workers
+OPERATOR = "demo"
 KEY_ENVIRONMENT = "demo"  # stands in the key, so that nobody takes it for one that opens anything else
 STOP_API_S = 15.0  # requests that still wait for an outcome are cut off: their commands are safe, they ask again
 STOP_WORKER_S = 20.0  # the drain under way, and several of its size
@@ -78,7 +79,7 @@ class Stack:
         self._flower_port = 0
         self._flower_auth = ""
         self._receipt_key = self._secrets_key = ""
-        self._key = ""
+        self._key = self._password = ""
         self._claimed = False
         self._told: dict[str, str] = {}
         self._watches: list[Watch] = []
@@ -118,6 +119,7 @@ class Stack:
         self._start_programs()
         with self._screen.step("demo data", "posting commands"):
             self._key = self._demo_key()
+            self._password = self._demo_operator()
             self._seed()
         self._tell()
         self._greet()
@@ -261,6 +263,27 @@ class Stack:
         write_private(path, f"{key}\n")
         return key
 
+    def _demo_operator(self) -> str:
+        """The password of the demo's operator, who is made at the first start."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from ledger import db
+        from ledger.operators import Role, add_operator
+
+        path = self._home.path / "operator-password"
+        known = path.exists()
+        password = remembered_secret(path, make=lambda: secrets.token_hex(8))
+        engine = db.engine(self._environment()["BURSAR_DATABASE_URL"], application="bursar-run")
+        try:
+            # Whoever is signed in stays so: a password that was known goes on being his.
+            with contextlib.suppress(*((ValueError,) if known else ())):
+                add_operator(engine, name=OPERATOR, password=password, role=Role.OPERATOR, renew=not known)
+        except SQLAlchemyError as error:
+            raise LocalError(f"The demo operator could not be made: {error}") from error
+        finally:
+            engine.dispose()
+        return password
+
     def _seed(self) -> None:
         """Put in the demo data. It waits some seconds for its outcomes; workers on a busy machine may need more."""
         for attempt in range(1, SEED_TRIES + 1):
@@ -333,6 +356,7 @@ class Stack:
             "BURSAR_DATABASE_URL": self._postgres.url if self._postgres else self._database_url,
             "BURSAR_REDIS_URL": self._valkey.url if self._valkey else self._redis_url,
             "BURSAR_FLOWER_PORT": str(self._flower_port),
+            "BURSAR_FLOWER_URL": f"http://{LOOPBACK}:{self._flower_port}",
             "BURSAR_FLOWER_BASIC_AUTH": self._flower_auth,
             "BURSAR_URL": self.url,
             "BURSAR_API_KEY": self._key,
@@ -351,7 +375,11 @@ class Stack:
     def _tell(self) -> None:
         environment = self._environment()
         names = ("BURSAR_URL", "BURSAR_API_KEY", "BURSAR_DATABASE_URL", "BURSAR_REDIS_URL")
-        self._told = {name: environment[name] for name in names} | {"FLOWER_URL": self.flower_url}
+        self._told = {name: environment[name] for name in names} | {
+            "FLOWER_URL": self.flower_url,
+            "BURSAR_OPERATOR": OPERATOR,
+            "BURSAR_OPERATOR_PASSWORD": self._password,
+        }
         self._home.tell(self._told)
 
     def _greet(self) -> None:
@@ -361,9 +389,10 @@ class Stack:
         )
         for line in (
             "",
-            f"  api      {self.url}  (reference: {self.url}/docs)",
-            f"  flower   {self.flower_url}",
-            f"  key      {self._key}",
+            f"  dashboard  {self.url}  (sign in as {OPERATOR}, password {self._password})",
+            f"  reference  {self.url}/docs",
+            f"  flower     {self.flower_url}",
+            f"  key        {self._key}",
             f"  all of it in {self._home.path / 'local.env'}, logs in {self._home.logs}",
             "",
             "Top up alice, spend from her wallet and wait for the outcome, read what is left:",

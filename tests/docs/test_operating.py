@@ -12,12 +12,27 @@ from psycopg.sql import SQL
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from ledger import audit, db, deliveries, drain, endpoints, inbox, keys, overview, reads, registers, requeuing, timeline
+from ledger import (
+    audit,
+    db,
+    deliveries,
+    drain,
+    endpoints,
+    inbox,
+    keys,
+    operators,
+    overview,
+    reads,
+    registers,
+    requeuing,
+    timeline,
+)
 from ledger.changes import By
 from ledger.deliveries import Settled
 from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
 from ledger.limits import Limits
+from ledger.operators import Role
 from tests.docs.pages import OPERATING, fences, rows, section, sources
 
 EVENT = re.compile(r'log\.(debug|info|warning|error|exception)\(\s*"([a-z_.]+)"')
@@ -110,6 +125,14 @@ async def work(url: str, client_id: int) -> None:
             await registers.set_wallet_limits(connection, 1, "alice", "gold", Limits(max_amount=9), by=By(client_id))
             await registers.set_asset_limits(connection, 1, "gold", None, by=By(client_id))
             await keys.record_use(connection, [1])
+            opened = await operators.open_session(connection, key_id=1)
+            session = await operators.session_of(connection, opened)
+            assert session is not None
+            await operators.password_of(connection, "ada")
+            await operators.note_action(connection, session, "look", target=None, reason="a test")
+            await operators.actions(connection, 1)
+            await operators.last_audit(connection)
+            await operators.close_session(connection, opened)
             await reads.backlog(connection)
             await reads.schema_and_age(connection)
         for key in ("k-1", "k-1", "k-2"):
@@ -185,8 +208,11 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
     asyncio.run(work(worker, client_id))
     assert drained(worker) == 2
     asyncio.run(deliver(worker))
-    findings = audit.audit(create_engine(db.sqlalchemy_url(reader), poolclass=NullPool))
-    assert all(finding.holds for finding in findings)
+    auditor = create_engine(db.sqlalchemy_url(reader), poolclass=NullPool)
+    assert all(finding.holds for finding in audit.audit(auditor))
+    operators.keep_audit(auditor, operators.Audit(datetime.now(UTC), 1, []))
+    operators.add_operator(engine, name="ada", password="correct horse", role=Role.OPERATOR)
+    operators.disable_operator(engine, "ada")
     asyncio.run(look(reader))
 
     forbidden = [
@@ -196,6 +222,11 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
         (worker, "UPDATE api_keys SET scopes = '{admin}'"),
         (worker, "INSERT INTO api_keys (client_id, prefix, key_hash, scopes) VALUES (1, '', '', '{}')"),
         (worker, "DROP TABLE commands"),
+        (worker, "UPDATE operator_actions SET who = 'somebody else'"),
+        (worker, "UPDATE operators SET role = 'operator'"),
+        (reader, "SELECT password_hash FROM operators"),
+        (reader, "SELECT cookie_hash FROM dashboard_sessions"),
+        (reader, "DELETE FROM audits"),
         (reader, "SELECT key_hash FROM api_keys"),
         (reader, "SELECT secret FROM webhook_endpoints"),
         (reader, "SELECT url FROM webhook_endpoints"),

@@ -1,0 +1,16 @@
+"""All of the dashboard's routes."""
+
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from api.dashboard import commands, doors, overview, search, wallets
+from api.docs import STATIC
+
+routes: list[BaseRoute] = [
+    *doors.routes,
+    *overview.routes,
+    *search.routes,
+    *commands.routes,
+    *wallets.routes,
+    Mount("/static", StaticFiles(directory=STATIC), name="dashboard static"),
+]

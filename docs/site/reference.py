@@ -75,7 +75,7 @@ def _operation(method: str, path: str, operation: Json) -> str:
 
 def _examples(content: Json) -> Iterator[str]:
     for example in content.get("examples", {}).values():
-        text = json.dumps(example["value"], indent=2, ensure_ascii=False)
+        text = json.dumps(example["value"], ensure_ascii=False)
         yield f"{example.get('summary', '').capitalize()}:\n\n```json\n{text}\n```"
 
 

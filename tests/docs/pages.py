@@ -14,10 +14,14 @@ RUN_BY = {
     "README.md": "tests/local/test_run.py",
     "docs/api.md": "tests/docs/test_walks.py",
     "docs/client.md": "tests/client/test_page.py",
+    "docs/game-server.md": "tests/docs/test_walks.py",
     "docs/operating.md": "tests/docs/test_operating.py",
     "docs/outcomes.md": "tests/docs/test_walks.py",
+    "docs/production.md": "tests/docs/test_walks.py",
     "docs/quick-start.md": "tests/local/test_run.py",
     "docs/receipts.md": "tests/docs/test_receipts.py",
+    "docs/receiving-webhooks.md": "tests/docs/test_walks.py",
+    "docs/reconciling.md": "tests/docs/test_walks.py",
     "docs/webhooks.md": "tests/docs/test_webhooks.py",
 }
 PACKAGES = ("api", "bursar", "ledger", "migrations", "runtime", "worker")

@@ -12,6 +12,9 @@ from psycopg.sql import SQL
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from api.feed import READS_AT_ONCE
+from api.intake import FLUSHERS
+from api.sessions import SIZE
 from ledger import (
     audit,
     db,
@@ -33,7 +36,7 @@ from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
 from ledger.limits import Limits
 from ledger.operators import Role
-from tests.docs.pages import OPERATING, fences, rows, section, sources
+from tests.docs.pages import OPERATING, ROOT, fences, rows, section, sources
 
 EVENT = re.compile(r'log\.(debug|info|warning|error|exception)\(\s*"([a-z_.]+)"')
 
@@ -56,6 +59,17 @@ def test_events_named_in_the_text_exist() -> None:
     named = re.findall(r"`([a-z]+\.[a-z_]+)`", OPERATING.read_text())
     assert named
     assert set(named) <= set(events())
+
+
+def test_an_api_process_holds_no_more_connections_than_it_says() -> None:
+    of_one_kind = len(re.findall(r" = Sessions\(", (ROOT / "api/app.py").read_text()))
+    most = db.READ_POOL_SIZE + FLUSHERS + READS_AT_ONCE + len(["outcomes", "backlog", "dashboard"]) + of_one_kind * SIZE
+    text = re.sub(r"\s+", " ", section(OPERATING, "Growing"))
+    assert (
+        f"at most {most} ({db.READ_POOL_SIZE} for reads, {FLUSHERS} for the intake, {READS_AT_ONCE} for the feed,"
+        in text
+    )
+    assert f"{SIZE} each for cancels" in text
 
 
 def test_sessions_name_themselves_so() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bursar.client import Client
+from bursar.local.places import any_free_port
 from bursar.local.postgres import Postgres
 from bursar.local.processes import wait_until
+from ledger.tenants import DEFAULT_TENANT
 from runtime import base64url
 from runtime.receipts import new_key
 from tests.contracts.caller import Caller
@@ -17,7 +19,12 @@ from tests.contracts.service import Service, running
 from tests.docs.pages import ROOT, fences
 from tests.docs.walking import Shell, shown, walk
 
-WALKED = ("api.md",)
+pytestmark = pytest.mark.timeout(180)  # a page starts several programs, on a machine that may be busy
+WALKED = {
+    "api.md": DEFAULT_TENANT,
+    "game-server.md": DEFAULT_TENANT,
+    "production.md": "another-game",
+}  # in which tenant
 SEEN_WITHIN_S = 20
 
 
@@ -34,6 +41,7 @@ def service(postgres: Postgres, template: str) -> Generator[Service]:
         for code in ("gold_coins", "diamonds"):
             assert caller.http.post("/v1/assets", json={"code": code, "name": code, "scale": 0}).status_code == 201
         caller.http.close()
+        service.start_courier()
         yield service
 
 
@@ -53,8 +61,25 @@ def shell(service: Service, tmp_path: Path) -> Generator[Shell]:
 
 
 @pytest.mark.parametrize("page", WALKED)
-def test_it_does_what_it_says(page: str, shell: Shell) -> None:
+def test_it_does_what_it_says(page: str, service: Service, shell: Shell) -> None:
+    shell.environment["BURSAR_API_KEY"] = service.new_key(page, tenant=WALKED[page])
     walk(ROOT / "docs" / page, shell)
+
+
+def test_reconciling_md_finds_what_was_paid(service: Service, shell: Shell) -> None:
+    with Client(service.url, shell.environment["BURSAR_API_KEY"]) as client:
+        for reference, amount in (("psp-1", 100), ("psp-2", 50)):
+            client.top_up("player-7", "diamonds", amount, reference=reference)
+        assert client.spend("player-7", "diamonds", 30, reference="order-99", wait_s=20).applied
+    walk(ROOT / "docs/reconciling.md", shell)
+
+
+def test_the_receiver_of_receiving_webhooks_md_gets_what_it_says(shell: Shell) -> None:
+    port = str(any_free_port())
+    shell.environment["PORT"] = port
+    walk(ROOT / "docs/receiving-webhooks.md", shell, instead={"9000": port})
+    refused = shell.run(f"curl -sS -o answer -w '%{{http_code}}' http://127.0.0.1:{port}/ -d '{{}}'")
+    assert refused == "400"
 
 
 def test_outcomes_are_polled_for_and_streamed_as_outcomes_md_says(service: Service, shell: Shell) -> None:

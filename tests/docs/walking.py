@@ -1,9 +1,13 @@
 """A page walked through as a reader would: what it says to type is run, and what it says comes must come.
 
 Blocks are taken in order. `bash` is run, in one folder, and what a block exports the later ones have. `python` is run,
-or saved where `<!-- file: name -->` stands before it. `sql` is asked of the database. A `text` block after one of them
-is all that it prints; a `json` block is what it answers, but for what differs each time (ids, times, keys) and for
-members that the page leaves out. `console`, `sh` and `shell` are for lines that cannot be run here.
+`sql` is asked of the database. A `text` block after one of them is all that it prints; a `json` block is what it
+answers, but for what differs each time (ids, times, keys) and for members that the page leaves out. `console`, `sh` and
+`shell` are for lines that cannot be run here. A comment of HTML before a block says more:
+
+- `<!-- file: name -->`: it is saved, not run;
+- `<!-- stays -->`: it goes on in the background, as in another terminal; it listens on $PORT;
+- `<!-- soon -->`: what it prints is so a moment later, so it is run again until then.
 """
 
 import contextlib
@@ -11,18 +15,22 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 
+from bursar.local import processes
 from tests.docs.pages import ROOT
 
-PATIENCE_S = 30
-_BLOCK = re.compile(r"(?:^<!-- file: (?P<file>[\w.]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```", re.M | re.S)
+PATIENCE_S = 60
+SOON_S = 30
+_BLOCK = re.compile(r"(?:^<!-- (?P<marker>[\w.: ]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```", re.M | re.S)
 _ANEW = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # ids
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)"
@@ -33,11 +41,13 @@ _ANEW = re.compile(
 class Block(NamedTuple):
     language: str
     text: str
-    file: str | None
+    marker: str
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(found["language"], found["text"], found["file"]) for found in _BLOCK.finditer(page.read_text())]
+    return [
+        Block(found["language"], found["text"], found["marker"] or "") for found in _BLOCK.finditer(page.read_text())
+    ]
 
 
 def answers(text: str) -> list[Any]:
@@ -109,10 +119,10 @@ class Shell:
         return self.run("python bin/example.py")
 
     def start(self, script: str) -> Path:
-        """Run it in the background, as in another terminal; the file with what it prints."""
+        """Run it in the background; the file with what it prints."""
         told = self.folder / f"{len(self._background)}.output"
         kept = self.folder / "bin/environment"
-        whole = f"test ! -e {kept} || . {kept}\nexec {script}"
+        whole = f"test ! -e {kept} || . {kept}\n{script}"
         with told.open("w") as output:
             process = subprocess.Popen(
                 ["bash", "-c", whole], cwd=self.folder, env=self.environment, stdout=output, stderr=subprocess.STDOUT,
@@ -120,6 +130,12 @@ class Shell:
             )  # fmt: skip
         self._background.append(process)
         return told
+
+    def ask(self, query: str) -> str:
+        """The rows of the database's answer, as psql shows them without ornament."""
+        with psycopg.connect(self.environment["BURSAR_DATABASE_URL"], autocommit=True) as connection:
+            rows = connection.execute(query.replace("%", "%%").encode())
+            return "".join(f"{' | '.join(map(str, row))}\n" for row in rows)
 
     def stop(self) -> None:
         for process in self._background:
@@ -139,28 +155,48 @@ class Shell:
         return done.stdout
 
 
-def walk(page: Path, shell: Shell) -> None:
-    """Do all that the page says."""
+def walk(page: Path, shell: Shell, *, instead: Mapping[str, str] | None = None) -> None:
+    """Do all that the page says, with some words of it replaced by others."""
+    again: Callable[[], str] | None = None
     told = ""
-    for language, text, file in blocks(page):
-        match language:
-            case "python" if file:
+    for language, text, marker in blocks(page):
+        for word, other in (instead or {}).items():
+            text = text.replace(word, other)
+        match language, marker.partition(": "):
+            case "text" | "json", _:
+                told = _soon(again, told, language, text) if again else told
+                assert fits(told, language, text), f"{page.name} says\n{text}\nbut there comes\n{told}"
+            case _, ("file", _, file):
                 (shell.folder / file).write_text(text)
-            case "python":
-                told = shell.python(text)
-            case "bash":
-                told = shell.run(text)
-            case "sql":
-                with psycopg.connect(shell.environment["BURSAR_DATABASE_URL"], autocommit=True) as connection:
-                    told = "".join(f"{' | '.join(map(str, row))}\n" for row in connection.execute(text))  # pyright: ignore[reportArgumentType, reportCallIssue]
-            case "text":
-                assert settled(told) == settled(text), f"{page.name} says\n{text}\nbut there comes\n{told}"
-            case "json":
-                answer = answers(told)[-1]
-                example = shown(text)
-                assert settled(kept(answer, example)) == settled(example), f"{page.name}: there comes\n{answer}"
+            case _, ("stays", _, _):
+                shell.start(text)
+                assert processes.wait_until(lambda: _listens(int(shell.environment["PORT"])), timeout_s=PATIENCE_S)
+            case (("bash" | "python" | "sql"), _):
+                does = {"bash": shell.run, "python": shell.python, "sql": shell.ask}[language]
+                told = does(text)
+                again = partial(does, text) if marker == "soon" else None
             case _:
                 pass
+
+
+def fits(told: str, language: str, said: str) -> bool:
+    """Whether that is what the page says."""
+    if language == "text":
+        return settled(told) == settled(said)
+    example = shown(said)
+    return settled(kept(answers(told)[-1], example)) == settled(example)
+
+
+def _soon(again: Callable[[], str], told: str, language: str, said: str) -> str:
+    """What comes once it fits, or in the end."""
+    seen = [told]
+    processes.wait_until(lambda: fits(seen[-1], language, said) or bool(seen.append(again())), timeout_s=SOON_S)
+    return seen[-1]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def environment(told: Mapping[str, str]) -> dict[str, str]:

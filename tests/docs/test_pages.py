@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from api import feed, intake
 from api.edge import BODY_MAX_BYTES
 from api.problems import KINDS
+from api.routes import outcomes
 from api.routes.commands import WAIT_MAX_S
 from bursar.cli import app
+from bursar.client import Retries
+from bursar.client.webhooks import TOLERANCE_S
 from ledger.keys import SCOPES
 from ledger.limits import WINDOW_MAX_S
 from ledger.lots import LOTS_MAX, PRIORITY_DEFAULT, PRIORITY_MAX
 from ledger.money import BALANCE_MAX
+from runtime.celery_app import TASK_TIME_LIMIT_S
 from tests.docs.pages import FAILURES, NAMED_TEST, ROOT, RUN_BY, fences, pages, rows, section
+from worker import sending
 from worker.drain import DRAIN_MAX
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -98,15 +104,42 @@ def test_every_row_of_the_failure_matrix_names_the_test_that_makes_it_happen() -
     assert not [fails for fails, *_, test in failures if not NAMED_TEST.search(test)]
 
 
-def test_the_numbers_of_the_rule_book_are_the_codes() -> None:
-    rules = (ROOT / "docs/commands.md").read_text()
-    for promised in (
-        f"`priority` (0 to {PRIORITY_MAX}; {PRIORITY_DEFAULT} unless said;",
-        f"at most {LOTS_MAX} lots",
-        f"`window_s` (at most {WINDOW_MAX_S // 86_400} days)",
-        f"a balance beyond {BALANCE_MAX // 10**18} \N{MULTIPLICATION SIGN} 10^18",
-    ):
-        assert promised in rules
+def numbers() -> dict[str, tuple[str, ...]]:
+    """Page → what it says of limits and times, with the figures of the code."""
+    tried = Retries()
+    return {
+        "docs/commands.md": (
+            f"`priority` (0 to {PRIORITY_MAX}; {PRIORITY_DEFAULT} unless said;",
+            f"at most {LOTS_MAX} lots",
+            f"`window_s` (at most {WINDOW_MAX_S // 86_400} days)",
+            f"a balance beyond {BALANCE_MAX // 10**18} \N{MULTIPLICATION SIGN} 10^18",
+        ),
+        "docs/outcomes.md": (
+            f"{outcomes.WAIT_MAX_S} at the most",
+            f"looks at {feed.READ_MAX * feed.WALK_MAX:,} outcomes at the most",
+            f"A comment comes every {outcomes.KEEP_ALIVE_S:.0f} seconds",
+            f"{feed.WAITERS_MAX:,} may wait on one api process",
+        ),
+        "docs/client.md": (
+            f"eight attempts within {tried.within_s:.0f} s",
+            f"doubles to {tried.cap_s:.0f} s",
+            "more than five minutes away is refused",
+        ),
+        "docs/game-server.md": (f"eight attempts within {tried.within_s:.0f} s",),
+        "docs/operating.md": (
+            f"{feed.WAITERS_MAX:,} requests wait for the feed",
+            f"holds {intake.WAITING_MAX:,} commands",
+            f"is killed after {TASK_TIME_LIMIT_S} s",
+        ),
+        "docs/concepts.md": (f"up to {DRAIN_MAX} commands in one transaction",),
+        "docs/receiving-webhooks.md": (f"after {sending.DEADLINE_S:.0f} s the attempt has failed",),
+    }
+
+
+@pytest.mark.parametrize(("page", "said"), [(page, said) for page, all_ in numbers().items() for said in all_])
+def test_a_number_is_the_codes(page: str, said: str) -> None:
+    assert said in re.sub(r"\s+", " ", (ROOT / page).read_text())
+    assert (Retries().attempts, TOLERANCE_S, outcomes.STREAM_MAX_S) == (8, 5 * 60, 3_600), "written as words"
 
 
 def test_what_the_api_page_says_for_every_request_is_the_codes() -> None:
@@ -119,11 +152,6 @@ def test_what_the_api_page_says_for_every_request_is_the_codes() -> None:
     assert f"{WAIT_MAX_S} seconds at most" in text
     told = section(api, "What to do with an answer to a command")
     assert {kind.status for kind in KINDS.values() if kind.retryable} - {409} <= {*map(int, re.findall(r"\d{3}", told))}
-
-
-def test_the_concepts_are_the_codes() -> None:
-    text = (ROOT / "docs/concepts.md").read_text()
-    assert f"up to {DRAIN_MAX} commands in one transaction" in text
 
 
 def test_every_decision_is_listed_and_has_its_parts() -> None:

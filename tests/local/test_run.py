@@ -19,8 +19,8 @@ from bursar.local.postgres import Postgres
 from bursar.local.processes import wait_until
 from bursar.local.valkey import Valkey
 from tests import servers
-from tests.docs.pages import ROOT
-from tests.docs.walking import Shell, environment, walk
+from tests.docs.pages import ROOT, fences
+from tests.docs.walking import Shell, environment, shown, walk
 from tests.local.running import Run, run
 
 pytestmark = pytest.mark.timeout(180)  # a start imports everything five times over, on a machine that may be busy
@@ -91,6 +91,10 @@ def test_the_demo_data_are_there_and_the_printed_lines_work_when_pasted(running:
     assert answers[0]["type"] == "top_up"
     assert (answers[1]["status"], answers[1]["outcome"]["code"]) == ("applied", "applied")
     assert answers[2]["id"] == "alice"
+    [shows] = [shown(block) for block in fences(ROOT / "README.md", "json")]
+    assert answers[1].keys() >= shows.keys()
+    assert answers[1]["outcome"].keys() >= shows["outcome"].keys()
+    assert answers[1]["outcome"]["accounts"][0].keys() == shows["outcome"]["accounts"][0].keys()
     assert int(gold_of(running, "alice")) == before + 50 - 30
 
 

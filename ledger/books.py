@@ -9,13 +9,22 @@ a command refers to, lots, velocity, supply) is asked for by those batches only.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
 
 from ledger import references, supply
-from ledger.commands import DEBIT_TYPES, Capture, Command, Exchange, ExpireHold, Release, Reverse, touched_wallets
+from ledger.commands import (
+    DEBIT_TYPES,
+    NO_OPTIONS,
+    Capture,
+    Command,
+    ExpireHold,
+    Release,
+    Reverse,
+    touched_wallets,
+)
 from ledger.decisions import Account, AccountKey, Asset, Books, Window
 from ledger.errors import BooksMoved
 from ledger.limits import combine, read_limits
@@ -127,8 +136,9 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
     if len(by_id) != len(ids):
         _accounts_known.pop(connection, None)
         raise BooksMoved
-    strangers = list({(key[0], key[1]) for key in keys if (key[0], key[1]) not in books.wallets})
-    if strangers:  # wallets without an account in the asset: they may exist all the same, and be frozen
+    # Wallets without an account in the asset: they may exist all the same, and be frozen.
+    missing = len(ids) < len(keys)
+    if strangers := list({key[:2] for key in keys if key[:2] not in books.wallets}) if missing else []:
         with connection.cursor(binary=True) as cursor:
             cursor.execute(_WALLETS, [list(column) for column in zip(*strangers, strict=True)])
             found = {(tenant, wallet): status for tenant, wallet, status in cursor}
@@ -155,11 +165,12 @@ def _load(connection: psycopg.Connection[Any], commands: Sequence[Command], now:
 def _remembered(connection: psycopg.Connection[Any], keys: Sequence[AccountKey]) -> dict[int, AccountKey]:
     """The ids of the accounts that are there: most are known from earlier drains on this connection."""
     known = _accounts_known.setdefault(connection, {})
-    if unknown := [key for key in keys if key not in known]:
-        if len(known) > ACCOUNTS_KNOWN_MAX:
-            known.clear()
-            unknown = keys
-        known.update({key: id_ for id_, key in _find(connection, unknown).items()})
+    found = {known.get(key): key for key in keys}
+    if None not in found:
+        return cast(dict[int, AccountKey], found)
+    if len(known) > ACCOUNTS_KNOWN_MAX:
+        known.clear()
+    known.update({key: id_ for id_, key in _find(connection, [key for key in keys if key not in known]).items()})
     return {known[key]: key for key in keys if key in known}
 
 
@@ -169,23 +180,17 @@ def _find(connection: psycopg.Connection[Any], keys: Sequence[AccountKey]) -> di
         return {id_: keys[position - 1] for position, id_ in cursor}
 
 
-def touched(command: Command, legs: references.Legs) -> Iterable[AccountKey]:
+def touched(command: Command, legs: references.Legs) -> list[AccountKey]:
     """The accounts that a command may change. `legs`: of the commands that the batch reverses, as far as they were
     applied before it."""
-    assets = (command.asset,)
-    if isinstance(command, Exchange):
-        assert command.options.to_asset is not None
-        assets = (command.asset, command.options.to_asset)
-    elif command.options.assets:
-        assets = command.options.assets
-    for wallet in touched_wallets(command):
-        shard = command.partition if wallet.startswith("@") else 0
-        for asset in assets:
-            yield command.tenant_id, wallet, asset, shard
+    tenant, asset, partition = command.tenant_id, command.asset, command.partition
+    keys = [(tenant, wallet, asset, partition if wallet[0] == "@" else 0) for wallet in touched_wallets(command)]
+    if command.options is not NO_OPTIONS:
+        also = (command.options.to_asset,) if command.options.to_asset is not None else command.options.assets
+        keys += [(tenant, wallet, other, shard) for other in also for _, wallet, _, shard in tuple(keys)]
     if isinstance(command, Reverse):
-        for leg in legs.get(command.ref_seq, ()):
-            yield leg.source
-            yield leg.target
+        keys += [key for leg in legs.get(command.ref_seq, ()) for key in (leg.source, leg.target)]
+    return keys
 
 
 def _load_windows(connection: psycopg.Connection[Any], books: Books, keys: Iterable[AccountKey]) -> None:

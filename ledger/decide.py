@@ -460,6 +460,8 @@ def _take(
 
 
 def _taken(account: Account, pieces: Sequence[Piece]) -> tuple[ChangedLot, ...]:
+    if not pieces:
+        return ()
     return tuple(ChangedLot(account, piece.lot, -piece.amount) for piece in pieces)
 
 

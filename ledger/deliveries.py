@@ -26,7 +26,7 @@ WHERE status = 'enabled' AND tenant_id = ANY(%b::int[])
 """
 _OWE: LiteralString = """
 INSERT INTO deliveries (endpoint_id, seq, lane, due_at, at)
-SELECT endpoint_id, seq, lane, %b, %b FROM unnest(%b::int[], %b::bigint[], %b::bigint[]) AS d (endpoint_id, seq, lane)
+SELECT unnest(%b::int[]), unnest(%b::bigint[]), unnest(%b::bigint[]), %b, %b
 ON CONFLICT (endpoint_id, seq) DO NOTHING
 """
 _OWE_STORED: LiteralString = """
@@ -72,7 +72,7 @@ def owe(
         return 0
     columns = [list(column) for column in zip(*rows, strict=True)]
     with connection.cursor() as cursor:
-        cursor.execute(*((_OWE_STORED, columns) if at is None else (_OWE, (at, at, *columns))))
+        cursor.execute(*((_OWE_STORED, columns) if at is None else (_OWE, (*columns, at, at))))
         return cursor.rowcount
 
 
@@ -96,7 +96,7 @@ def owe_low(connection: psycopg.Connection[Any], to: Sequence[Listener], low: Se
             (endpoint_id, seq) for (_, ids), (seq, _) in zip(told, numbered, strict=True) for endpoint_id in ids
         ]
         endpoint_ids, seqs = (list(column) for column in zip(*owed_rows, strict=True))
-        cursor.execute(_OWE, (at, at, endpoint_ids, seqs, [None] * len(seqs)))
+        cursor.execute(_OWE, (endpoint_ids, seqs, [None] * len(seqs), at, at))
     return len(owed_rows)
 
 

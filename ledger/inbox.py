@@ -77,23 +77,16 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 _ACCEPT: LiteralString = """
-WITH batch AS (
-    SELECT * FROM unnest(
-        %b::int[], %b::int[], %b::smallint[], %b::text[], %b::text[], %b::bytea[], %b::text[], %b::text[], %b::text[],
-        %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::timestamptz[], %b::text[]::json[], %b::bigint[]
-    ) WITH ORDINALITY AS b (
-        tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-        amount, reference, metadata, expires_at, options, ref_seq, position
-    )
-), accepted AS (
+WITH accepted AS (
     INSERT INTO commands (
         tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
         amount, reference, metadata, expires_at, options, ref_seq
     )
     SELECT
-        tenant_id, client_id, partition, type, idempotency_key, request_hash, wallet, to_wallet, asset,
-        amount, reference, metadata, expires_at, options, ref_seq
-    FROM batch ORDER BY position
+        unnest(%b::int[]), unnest(%b::int[]), unnest(%b::smallint[]), unnest(%b::text[]), unnest(%b::text[]),
+        unnest(%b::bytea[]), unnest(%b::text[]), unnest(%b::text[]), unnest(%b::text[]), unnest(%b::bigint[]),
+        unnest(%b::text[]), unnest(%b::text[])::jsonb, unnest(%b::timestamptz[]), unnest(%b::text[])::json,
+        unnest(%b::bigint[])
     ON CONFLICT (client_id, idempotency_key) DO NOTHING
     RETURNING seq, partition, client_id, idempotency_key, accepted_at
 ), queued AS (
@@ -312,7 +305,7 @@ def overdue(connection: psycopg.Connection[Any], partitions: Sequence[int], *, a
 
 
 def claim(connection: psycopg.Connection[Any], partitions: Sequence[int], *, max_rows: int) -> Claim | Nothing:
-    """Take up to `max_rows` pending commands from those of `partitions` that no other drain holds.
+    """Take up to `max_rows` pending commands from those of `partitions` that no other drain holds, the first one first.
 
     An empty claim: look again. Nothing: no lock was taken, so the drain may end.
     The commands leave the queue in the caller's transaction: its rollback puts them back.

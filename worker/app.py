@@ -31,7 +31,7 @@ _draining = threading.Lock()
 
 @celery.task(name=DRAIN_TASK, bind=True)  # pyright: ignore[reportUntypedFunctionDecorator]
 def drain(self: Task[Any, Any], partition: int) -> None:
-    """Answer a doorbell. Which partition rang does not matter: the run serves the one that has waited longest first."""
+    """Answer a doorbell. Which partition rang does not matter: the run serves all of them, by turns."""
     assert _drainer is not None
     with _draining:
         _drainer.run(task_id=UUID(self.request.id))

@@ -6,7 +6,7 @@ run ──► one drain: claim → lock → decide → write → commit      (le
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -71,6 +71,7 @@ class Drainer:
         self._announcer = announcer
         self.partitions = partitions
         self._metrics = metrics or DrainMetrics()
+        self._turns = deque(partitions)  # in the order in which the next claim serves them
         self._connection: psycopg.Connection[Any] | None = None
         self._tally: Counter[tuple[type[Command], str, str]] = Counter()  # outcomes of this drain
         self._clients: set[int] = set()  # in whose feeds outcomes are that were not announced yet
@@ -158,9 +159,10 @@ class Drainer:
         claim = None
         try:
             with connection.transaction():
-                claim = inbox.claim(connection, self.partitions, max_rows=DRAIN_MAX)
+                claim = inbox.claim(connection, list(self._turns), max_rows=DRAIN_MAX)
                 if isinstance(claim, Nothing):
                     return claim
+                self._turns.rotate(-1)  # with a long queue the first one fills the batch: the next is another's turn
                 if not claim.commands:
                     return []
                 written = drain.apply(connection, claim, task_id=task_id)

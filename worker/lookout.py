@@ -32,7 +32,7 @@ class Lookout(threading.Thread):
             try:
                 due = self._drainer.enqueue_due()
                 if self._busy():
-                    continue  # this process is draining already, the longest-waiting partition first
+                    continue  # this process is draining already, every partition in its turn
                 if due:
                     self._drainer.run(task_id=None, by="due")
                 while self._drainer.overdue(OVERDUE_S) and not self._busy():

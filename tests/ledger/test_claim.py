@@ -48,15 +48,15 @@ def test_groups_are_claimed_whole_and_the_last_one_alone_may_go_beyond_what_was_
         drain.rollback()
 
 
-def test_a_small_claim_serves_the_partition_that_has_waited_longest(bank: Bank) -> None:
+def test_a_small_claim_serves_the_partitions_in_the_order_they_are_given_and_looks_no_further(bank: Bank) -> None:
     six, two, four = bank.wallet_in(6), bank.wallet_in(2), bank.wallet_in(4)
     seqs = [bank.order("top_up", wallet, 1) for wallet in (six, two, four, six, two)]
     with bank.another_drain() as drain:
-        assert drain.claim(max_rows=1) == [seqs[0]]
-        assert locks_held(bank, drain.connection) == {6}
+        assert drain.claim([0, 2, 4, 6], max_rows=1) == [seqs[1]]
+        assert locks_held(bank, drain.connection) == {2}
         with bank.another_drain() as second:
-            assert second.claim(max_rows=3) == [seqs[1], seqs[2], seqs[4]], "two and four; six is taken"
-            assert locks_held(bank, second.connection) == {2, 4}
+            assert second.claim([2, 6, 4], max_rows=2) == [seqs[0], seqs[3]], "two is taken, four is not needed"
+            assert locks_held(bank, second.connection) == {6}
 
 
 def test_a_partition_that_another_drain_holds_is_passed_over(bank: Bank) -> None:

@@ -29,6 +29,7 @@ KEYS = {
     "pk_wallets": {"id"},
     "uq_accounts_wallet_id_asset_id_shard": {"wallet_id", "asset_id", "shard"},
     "pk_accounts": {"id"},
+    "pk_tenants": {"id"},  # by the foreign key of a wallet that is opened
     "uq_assets_tenant_id_code": {"tenant_id", "code"},
     "pk_assets": {"id"},
     "pk_chain_heads": {"partition"},

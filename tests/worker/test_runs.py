@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 import worker.drain
 from ledger import drain, journal
+from ledger.inbox import Claim
 from runtime.announce import CHANNEL, CLIENTS_CHANNEL, Announcer, unpack
 from runtime.doorbell import Doorbell
 from tests.books import ALL, Bank
@@ -157,6 +158,26 @@ def test_a_small_claim_after_another_leaves_no_partition_waiting(
     monkeypatch.setattr(worker.drain, "DRAIN_MAX", 7)
     bank.accept([bank.new("top_up", f"w{n % 30}", 1) for n in range(100)])
     assert workshop.drainer(bank).run(task_id=None) == 100
+    bank.assert_settled()
+
+
+def test_a_long_queue_of_one_partition_keeps_no_other_waiting(
+    bank: Bank, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each drain begins with another partition, however long the one before has waited."""
+    monkeypatch.setattr(worker.drain, "DRAIN_MAX", 5)
+    batches: list[Sequence[int]] = []
+    apply = drain.apply
+
+    def noted(connection: object, claim: Claim, *, task_id: object) -> object:
+        batches.append([command.seq for command in claim.commands])
+        return apply(connection, claim, task_id=None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker.drain.drain, "apply", noted)
+    bank.accept([bank.new("top_up", bank.wallet_in(2), 1) for _ in range(100)])
+    late = bank.order("top_up", bank.wallet_in(6), 1)
+    assert workshop.drainer(bank).run(task_id=None) == 101
+    assert any(late in batch for batch in batches[: len(ALL)])
     bank.assert_settled()
 
 

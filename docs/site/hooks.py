@@ -46,7 +46,6 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, place, content=links.as_page(path)))
     for place, text in reference.pages().items():
         files.append(File.generated(config, place, content=text))
-    files.append(File.generated(config, "site/site.css", abs_src_path=str(ROOT / "docs/site/site.css")))
     return files
 
 

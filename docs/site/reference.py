@@ -142,14 +142,18 @@ def _kind(schema: Json) -> str:
 
 
 def _bounds(schema: Json) -> Iterator[str]:
-    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
-    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
+    least, most = (
+        next((schema[name] for name in names if name in schema), None)
+        for names in (("minimum", "minLength", "minItems"), ("maximum", "maxLength", "maxItems"))
+    )
+    if "format" in schema:
+        return
     if least is not None and most is not None:
-        yield f"({least} to {most})"
+        yield f"({int(least)} to {int(most)})"
     elif most is not None:
-        yield f"(at most {most})"
+        yield f"(at most {int(most)})"
     elif least is not None:
-        yield f"(at least {least})"
+        yield f"(at least {int(least)})"
 
 
 def _said(schema: Json) -> str:

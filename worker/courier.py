@@ -233,13 +233,13 @@ class Courier:
     # --- claim -------------------------------------------------------------------------------------------------------
 
     async def _claim(self, connection: deliveries.Connection) -> None:
-        now = self._clock()
         looking = time.monotonic() - self._looked_at >= LOOK_EVERY_S
         if looking:
             self._looked_at = time.monotonic()
-            await self._look_after(connection, now)
-        if looking or self._rung:
-            self._rung = False
+            await self._look_after(connection, self._clock())
+        looking, self._rung = looking or self._rung, False
+        now = self._clock()  # after that: what rings from here on is looked for again, and what rang is due by now
+        if looking:
             for served in self._served.values():
                 served.maybe_more = True
             await self._take(connection, now)

@@ -9,7 +9,8 @@ import typer
 from bursar.bench.plan import Generator, Work
 
 WORKS: tuple[Work, ...] = get_args(Work)
-OWN_SERVERS_ONLY = ("drain", "memory")  # they stop workers and look into processes
+# They stop workers, start couriers, look into processes.
+OWN_SERVERS_ONLY = ("drain", "memory", "feed", "webhooks", "deliveries", "owing", "broken")
 
 
 def bench(
@@ -28,7 +29,9 @@ def bench(
     connections: Annotated[int, typer.Option(help="Keep-alive connections of a full load.", min=1, max=1024)] = 32,
     wallets: Annotated[int, typer.Option(help="Wallets to spread over.", min=1, max=1_000_000)] = 10_000,
     batch: Annotated[int, typer.Option(help="Commands in a batch post.", min=2, max=1_000)] = 100,
-    rate: Annotated[float, typer.Option(help="Posts per second of the work `offered`.", min=1)] = 100,
+    rate: Annotated[
+        float, typer.Option(help="Posts per second of the works `offered`, `feed` and `webhooks`.", min=1)
+    ] = 100,
     drain: Annotated[
         int | None,
         typer.Option(help="Commands pending for the work `drain`.", min=1_000, show_default="100000; quick: 20000"),
@@ -76,6 +79,11 @@ def bench(
     - offered: single posts at a fixed rate, whatever the answers do
     - drain: one worker empties a full inbox
     - memory: of each process, over many commands
+    - feed: from an outcome to its event in one stream, at the fixed rate
+    - webhooks: from an outcome to its webhook at one endpoint, at the same
+    - deliveries: a courier delivers a backlog to 20 endpoints
+    - owing: drains that owe a delivery each, and none, by turns
+    - broken: 98 endpoints, with a dead and a hanging one, and without
 
     Ends with `bursar audit`. Exit code 1: nothing could be measured; 3: there
     are figures, but they do not count.
@@ -103,6 +111,9 @@ def bench(
         rate=rate,
         drain=drain or (20_000 if quick else 100_000),
         soak=soak or (20_000 if quick else 500_000),
+        backlog=200 if quick else 2_000,
+        owing=5_000 if quick else 10_000,
+        rounds=1 if quick else 3,
         generator=generator,
     )
     try:

@@ -34,6 +34,7 @@ def svg(report: Report) -> str:
     panels = [
         ("Applied commands per second, beside PostgreSQL's own floor", _speed(report)),
         ("Accepted to applied, p99 in milliseconds", _latency(report)),
+        ("Decided to received, p99 in milliseconds", _told(report)),
         ("CPU per applied command in microseconds", _cpu(report)),
     ]
     drawn: list[str] = []
@@ -84,6 +85,15 @@ def _latency(report: Report) -> list[Bar]:
         Bar(work.title, [(window.outcome_ms.p99, OURS)], f"{window.outcome_ms.p99:,.0f}")
         for work in report.works
         if (window := work.window) is not None and window.outcome_ms is not None
+    ]
+
+
+def _told(report: Report) -> list[Bar]:
+    return [
+        Bar(f"{work.name}: {each.what}", [(each.delay_ms.p99, OURS)], f"{each.delay_ms.p99:,.1f}")
+        for work in report.works
+        for each in work.told
+        if each.delay_ms is not None
     ]
 
 

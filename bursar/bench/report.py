@@ -10,6 +10,7 @@ from bursar.bench.floor import Floor
 from bursar.bench.machine import CpuUse, Machine
 from bursar.bench.plan import LoadResult
 
+NO_LATER = 1.25  # of a p99 of a few hundred commands: what one run differs from the next
 MEMORY_DRIFT_MIB = 20  # what a process may gain over the memory work and still count as flat
 
 
@@ -38,6 +39,14 @@ class ProcessMemory(msgspec.Struct, frozen=True):
     drift: float | None  # from a tenth of the way to the end; None: too few samples to say
 
 
+class Telling(msgspec.Struct, frozen=True):
+    """Outcomes as they reached whoever wants to know of them, or a drain that owed it to somebody."""
+
+    what: str
+    delay_ms: Spread | None = None  # from the time that stands in an outcome to its arrival
+    per_s: float | None = None
+
+
 class WorkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One work. What could not be seen is None (an api elsewhere shows no processes, perhaps no database)."""
 
@@ -50,6 +59,7 @@ class WorkFigures(msgspec.Struct, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     drain: DrainFigures | None = None
     memory: list[ProcessMemory] = []
+    told: list[Telling] = []
     problems: list[str] = []  # each makes the whole run invalid
 
 
@@ -117,6 +127,7 @@ def goals(works: Sequence[WorkFigures], floor: Floor | None) -> list[Goal]:
         _at_most("singles", "outcome p99 at full load, accepted to applied", *_p99_outcome(by_name), 300),
         _at_least("drain", "one worker, commands/s", drain.per_s if drain else None, 15_000),
         _memory(by_name.get("memory")),
+        *_told({name: work.told for name, work in by_name.items()}),
     ]
 
 
@@ -167,3 +178,25 @@ def _memory(work: WorkFigures | None) -> Goal:
         return Goal("memory", "largest drift of a process", goal, "—", None)
     largest = max(drifts, key=abs)
     return Goal("memory", "largest drift of a process", goal, f"{largest:+.1f} MiB", abs(largest) <= MEMORY_DRIFT_MIB)
+
+
+def _told(told: Mapping[str, Sequence[Telling]]) -> list[Goal]:
+    feed, webhooks = (told[name][0].delay_ms if told.get(name) else None for name in ("feed", "webhooks"))
+    without, owing = [each.per_s for each in told["owing"]] if told.get("owing") else (None, None)
+    alone, beside = [each.delay_ms for each in told["broken"]] if told.get("broken") else (None, None)
+    return [
+        _at_most("feed", "outcome decided to event received, p99", feed.p99 if feed else None, 50),
+        _at_most("webhooks", "outcome decided to webhook received, p50", webhooks.p50 if webhooks else None, 60),
+        _at_most("webhooks", "outcome decided to webhook received, p99", webhooks.p99 if webhooks else None, 300),
+        _at_least("deliveries", "deliveries/s", told["deliveries"][0].per_s if told.get("deliveries") else None, 800),
+        _ratio("owing", "a drain that owes one each against one that owes none", owing, without, 0.75),
+        _no_later("broken", "p99 to healthy endpoints, beside two that are not", alone, beside),
+    ]
+
+
+def _no_later(work: str, what: str, alone: Spread | None, beside: Spread | None) -> Goal:
+    goal = f"≤ {NO_LATER:g} times"
+    if alone is None or beside is None:
+        return Goal(work, what, goal, "—", None)
+    times = math.ceil(beside.p99 / alone.p99 * 100) / 100
+    return Goal(work, what, goal, f"{times:.2f} times ({beside.p99:,.1f}/{alone.p99:,.1f} ms)", times <= NO_LATER)

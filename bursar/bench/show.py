@@ -30,6 +30,8 @@ def show(report: Report, console: Console) -> None:
     console.print("\n".join(f"{work.name}: {work.title}" for work in report.works), style="dim", highlight=False)
     console.print(_speed(report.works))
     console.print(_latencies(report.works))
+    if any(work.told for work in report.works):
+        console.print(_told(report.works))
     if any(work.cpu for work in report.works):
         console.print(_cpu(report.works))
     for work in report.works:
@@ -66,7 +68,7 @@ def _speed(works: list[WorkFigures]) -> Table:
         ),
     )
     for work in works:
-        if work.name == "memory":
+        if work.name == "memory" or work.told:
             continue
         window, drain = work.window, work.drain
         table.add_row(
@@ -94,6 +96,19 @@ def _latencies(works: list[WorkFigures]) -> Table:
             table.add_row(
                 work.name, _latency(load.accept_ms), _latency(window.outcome_ms if window else None), _latency(awaited)
             )
+    return table
+
+
+def _told(works: list[WorkFigures]) -> Table:
+    table = _table(
+        "Told: p50 / p95 / p99 in ms from the time that stands in an outcome, and per second",
+        *("work", "", "delay", "per second"),
+    )
+    table.columns[1].justify = "left"
+    for work in works:
+        for each in work.told:
+            per_s = "—" if each.per_s is None else f"{each.per_s:,.0f}"
+            table.add_row(work.name, each.what, _latency(each.delay_ms), per_s)
     return table
 
 

@@ -126,6 +126,7 @@ class OwnStack:
     def dead(self) -> list[str]:
         """Which servers have ended though nobody stopped them."""
         named = {"api": self._api} | {f"worker {n}": worker for n, worker in enumerate(self._workers, start=1)}
+        named |= {"courier": self._courier}
         named |= {"postgres": self.postgres.process, "valkey": self.valkey.process}
         return [name for name, process in named.items() if process is not None and process.poll() is not None]
 

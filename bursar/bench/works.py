@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from bursar.bench import figures
+from bursar.bench import figures, told
 from bursar.bench.drive import Running
 from bursar.bench.machine import CpuUse, cpu_use, memory_mib
 from bursar.bench.observe import Observer
-from bursar.bench.plan import LOT_WALLET_EVERY, Generator, Kind, Plan, Work
+from bursar.bench.plan import LOT_WALLET_EVERY, Generator, Kind, LoadResult, Plan, Work
 from bursar.bench.posts import LOTS
 from bursar.bench.progress import Tell
 from bursar.bench.report import DrainFigures, ProcessMemory, WorkFigures, cpu_between
@@ -48,6 +48,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     drain: int
     soak: int
+    backlog: int  # outcomes of the work `deliveries`
+    owing: int  # commands of each drain of the work `owing`
+    rounds: int  # of works that go by turns
     generator: Generator
 
 
@@ -64,70 +67,80 @@ class Bench:
         stack: OwnStack | None,
         progress: Tell,
     ) -> None:
-        self._target = target
-        self._options = options
+        self.target = target
+        self.options = options
         self._folder = folder
         self._observer = observer
         self._stack = stack
-        self._progress = progress
+        self.progress = progress
         self._run = f"{time.time_ns() // 1_000_000:x}"  # in every key and wallet name: runs never meet
         self._loads = 0
 
     def prepare(self) -> None:
         """An asset, and wallets with enough in them. Raises StackError when they cannot be filled."""
-        self._target.make_asset(ASSET)
-        self._progress("filling wallets", 0.0)
-        self._fund(self._spread, self._options.wallets)
+        self.target.make_asset(ASSET)
+        self.progress("filling wallets", 0.0)
+        self._fund(self._spread, self.options.wallets)
         self._fund(self._hot, 1)
-        if WITH_LOTS.intersection(self._options.works):
-            self._fund(self._lots, self._options.wallets)
-            self._settle("filling wallets")  # the plain credits first: lots of a wallet that is not there open it, too
-            holders = -(-self._options.wallets // LOT_WALLET_EVERY)
-            self._fund(self._lots, self._options.wallets, kind="fund_lots", credits=holders * len(LOTS))
-        self._settle("filling wallets")
+        if WITH_LOTS.intersection(self.options.works):
+            self._fund(self._lots, self.options.wallets)
+            self.settle("filling wallets")  # the plain credits first: lots of a wallet that is not there open it, too
+            holders = -(-self.options.wallets // LOT_WALLET_EVERY)
+            self._fund(self._lots, self.options.wallets, kind="fund_lots", credits=holders * len(LOTS))
+        self.settle("filling wallets")
 
     def _fund(self, prefix: str, wallets: int, *, kind: Kind = "fund", credits: int | None = None) -> None:
         """Every wallet gets its credits once. Raises StackError."""
         count = credits or wallets
         size = min(BATCH_MAX, count)
-        plan = self._plan(
+        plan = self.plan(
             wallet_prefix=prefix, wallets=wallets, kind=kind, amount=FUNDS, batch=size,
             posts_max=math.ceil(count / size), connections=FUND_CONNECTIONS, duration_s=FUND_S,
         )  # fmt: skip
-        result = self._start(plan).result()
+        result = self.start(plan).result()
         if result.errors or result.commands < count:
             raise StackError(f"filling the wallets failed: {result.commands} of {count}, {result.errors}")
 
     def measure(self, work: Work) -> WorkFigures:
-        options = self._options
+        options = self.options
         wallets = f"{options.wallets:,} wallets"
         match work:
             case "singles":
-                return self._full_load(work, f"single-command posts, {wallets}", self._plan())
+                return self._full_load(work, f"single-command posts, {wallets}", self.plan())
             case "batch":
                 title = f"batch posts of {options.batch}, {wallets}"
-                return self._full_load(work, title, self._plan(batch=options.batch))
+                return self._full_load(work, title, self.plan(batch=options.batch))
             case "hot":
-                plan = self._plan(batch=options.batch, wallet_prefix=self._hot, wallets=1)
+                plan = self.plan(batch=options.batch, wallet_prefix=self._hot, wallets=1)
                 return self._full_load(work, f"batch posts of {options.batch}, one wallet", plan)
             case "spends":
                 title = f"spends alone, posts of {options.batch}, {wallets}"
-                return self._full_load(work, title, self._plan(batch=options.batch, kind="spends"))
+                return self._full_load(work, title, self.plan(batch=options.batch, kind="spends"))
             case "lots":
                 title = f"spends alone, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
-                plan = self._plan(batch=options.batch, kind="spends", wallet_prefix=self._lots)
+                plan = self.plan(batch=options.batch, kind="spends", wallet_prefix=self._lots)
                 return self._full_load(work, title, plan)
             case "mixed":
                 title = f"mixed commands, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
-                plan = self._plan(batch=options.batch, kind="mixed", wallet_prefix=self._lots)
+                plan = self.plan(batch=options.batch, kind="mixed", wallet_prefix=self._lots)
                 return self._full_load(work, title, plan)
             case "offered":
-                plan = self._plan(rate=options.rate, wait_every=WAIT_EVERY)
+                plan = self.plan(rate=options.rate, wait_every=WAIT_EVERY)
                 return self._full_load(work, f"{options.rate:g} posts/s offered", plan, sampled=False)
             case "drain":
                 return self._drain()
             case "memory":
                 return self._memory()
+            case "feed":
+                return told.feed(self)
+            case "webhooks":
+                return told.webhooks(self)
+            case "deliveries":
+                return told.deliveries(self)
+            case "owing":
+                return told.owing(self)
+            case "broken":
+                return told.broken(self)
 
     # --- loads --------------------------------------------------------------------------------------------------
 
@@ -143,32 +156,32 @@ class Bench:
     def _lots(self) -> str:
         return f"bench-{self._run}-lots-"
 
-    def _plan(self, **changes: object) -> Plan:
+    def plan(self, **changes: object) -> Plan:
         """Single-command posts on all wallets, closed loop, for a whole window; `changes` say what differs."""
         self._loads += 1
         plan = Plan(
-            host=self._target.host,
-            port=self._target.port,
-            api_key=self._target.api_key,
+            host=self.target.host,
+            port=self.target.port,
+            api_key=self.target.api_key,
             asset=ASSET,
             wallet_prefix=self._spread,
-            wallets=self._options.wallets,
+            wallets=self.options.wallets,
             nonce=f"{self._run}-{self._loads}",
-            connections=self._options.connections,
-            duration_s=math.ceil(LEAD_IN_S + self._options.seconds + TAIL_S),
+            connections=self.options.connections,
+            duration_s=math.ceil(LEAD_IN_S + self.options.seconds + TAIL_S),
         )
         return msgspec.structs.replace(plan, **changes)
 
-    def _start(self, plan: Plan) -> Running:
-        running = Running(plan, self._folder, generator=self._options.generator)
+    def start(self, plan: Plan) -> Running:
+        running = Running(plan, self._folder, generator=self.options.generator)
         running.wait_ready()
         return running
 
-    def _settle(self, what: str) -> list[str]:
+    def settle(self, what: str) -> list[str]:
         """Wait until nothing is pending; what is wrong if something stays so."""
         if self._observer is None:
             return []
-        self._progress(f"{what}: waiting for the last outcomes", 1.0)
+        self.progress(f"{what}: waiting for the last outcomes", 1.0)
         began_s = time.monotonic()
         while not self._observer.drained():
             if time.monotonic() - began_s > DRAINED_S:
@@ -178,6 +191,33 @@ class Bench:
             time.sleep(DRAINED_EVERY_S)
         return []
 
+    def own_stack(self) -> OwnStack:
+        """Raises StackError where the servers are somebody else's."""
+        if self._stack is None:
+            raise StackError("this work starts and stops servers: it needs the bench's own")
+        return self._stack
+
+    def fill(self, what: str, count: int) -> LoadResult:
+        """So many commands in large posts."""
+        self.progress(f"{what}: filling the inbox", 0.0)
+        size = min(BATCH_MAX, count)
+        plan = self.plan(batch=size, posts_max=count // size, connections=FUND_CONNECTIONS, duration_s=FUND_S)
+        return self.start(plan).result()
+
+    def drain_once(self, what: str, count: int) -> tuple[list[figures.Flow], list[str]]:
+        """Fill the inbox while no worker runs, and start one; what flowed, and what was wrong."""
+        stack, observer = self.own_stack(), self._observer
+        assert observer is not None
+        stack.stop_workers()
+        observer.level()
+        since = observer.last_seq()
+        filled = self.fill(what, count)
+        stack.start_workers(1)
+        problems = [f"{kind}: {number}" for kind, number in filled.errors.items()] + self.settle(what)
+        flows = observer.flows(since)
+        stack.start_workers(stack.workers - 1)
+        return flows, problems + self._lost(flows, answered=filled.commands)
+
     def _roots(self, *loads: Running) -> Mapping[str, list[int]]:
         if self._stack is None:
             return {}
@@ -186,42 +226,42 @@ class Bench:
     def _cpu(self, *loads: Running) -> CpuUse | None:
         return cpu_use(self._roots(*loads)) if self._stack is not None else None
 
-    def _pass(self, what: str, seconds: float) -> None:
+    def wait(self, what: str, seconds: float) -> None:
         began_s = time.monotonic()
         while (passed_s := time.monotonic() - began_s) < seconds:
-            self._progress(what, passed_s / seconds)
+            self.progress(what, passed_s / seconds)
             time.sleep(min(0.25, seconds - passed_s))
 
     def _full_load(self, name: Work, title: str, plan: Plan, *, sampled: bool = True) -> WorkFigures:
         """Drive `plan` and look at a window inside of it."""
-        options, observer = self._options, self._observer
+        options, observer = self.options, self._observer
         if self._stack is not None and observer is not None:
             observer.level()
         if options.warmup_s > 0:
             warmup = msgspec.structs.replace(plan, nonce=f"{plan.nonce}-w", duration_s=options.warmup_s)
-            running = self._start(warmup)
-            self._pass(f"{name}: warming up", options.warmup_s)
+            running = self.start(warmup)
+            self.wait(f"{name}: warming up", options.warmup_s)
             running.result()
-            self._settle(name)
+            self.settle(name)
         since = observer.last_seq() if observer else 0
-        loads = [self._start(plan)]
+        loads = [self.start(plan)]
         if sampled:
             loads.append(
-                self._start(
-                    self._plan(rate=SAMPLE_RATE, wait_every=1, connections=SAMPLE_CONNECTIONS,
+                self.start(
+                    self.plan(rate=SAMPLE_RATE, wait_every=1, connections=SAMPLE_CONNECTIONS,
                                duration_s=plan.duration_s)
                 )
             )  # fmt: skip
         try:
-            self._pass(name, LEAD_IN_S)
+            self.wait(name, LEAD_IN_S)
             start_s, before = observer.clock_s() if observer else 0.0, self._cpu(*loads)
-            self._pass(name, options.seconds)
+            self.wait(name, options.seconds)
             end_s, after = observer.clock_s() if observer else 0.0, self._cpu(*loads)
             results = [load.result() for load in loads]
         finally:
             for load in loads:
                 load.stop()
-        problems = self._settle(name)
+        problems = self.settle(name)
         problems += [f"{kind}: {count}" for result in results for kind, count in result.errors.items()]
         window = cpu = None
         if observer is not None:
@@ -254,18 +294,14 @@ class Bench:
 
     def _drain(self) -> WorkFigures:
         """Fill the inbox while no worker runs, start one, see how fast it empties it."""
-        stack, observer, count = self._stack, self._observer, self._options.drain
+        stack, observer, count = self._stack, self._observer, self.options.drain
         title = f"drain alone, one worker, {count:,} pending"
         if stack is None or observer is None:
             raise StackError("the work drain stops and starts workers: it needs servers of the bench's own")
         stack.stop_workers()
         observer.level()
         since = observer.last_seq()
-        self._progress("drain: filling the inbox", 0.0)
-        size = min(BATCH_MAX, count)
-        filled = self._start(
-            self._plan(batch=size, posts_max=count // size, connections=FUND_CONNECTIONS, duration_s=FUND_S)
-        ).result()
+        filled = self.fill("drain", count)
         stack.start_workers(1)
         before: CpuUse | None = None
         done = done_before = 0
@@ -274,13 +310,13 @@ class Bench:
         while done < filled.commands and time.monotonic() < deadline_s:
             time.sleep(0.2)
             done = observer.applied_since(since)
-            self._progress("drain", done / max(1, filled.commands))
+            self.progress("drain", done / max(1, filled.commands))
             if done and before is None:
                 before, done_before = self._cpu(), done
         after = self._cpu()
         seconds = time.monotonic() - began_s
         flows = observer.flows(since)
-        problems = [f"{kind}: {count}" for kind, count in filled.errors.items()] + self._settle("drain")
+        problems = [f"{kind}: {count}" for kind, count in filled.errors.items()] + self.settle("drain")
         problems += self._lost(flows, answered=filled.commands)
         try:
             per_s, seconds = figures.drain_rate(flows)
@@ -300,24 +336,24 @@ class Bench:
 
     def _memory(self) -> WorkFigures:
         """Single-command posts until enough were accepted, looking at every process's memory meanwhile."""
-        stack, observer, count = self._stack, self._observer, self._options.soak
+        stack, observer, count = self._stack, self._observer, self.options.soak
         if stack is None or observer is None:
             raise StackError("the work memory looks at processes: it needs servers of the bench's own")
         limit_s = 30 + count / SOAK_SLOWEST_PER_S
         since = observer.last_seq()
-        running = self._start(self._plan(posts_max=count, duration_s=limit_s))
+        running = self.start(self.plan(posts_max=count, duration_s=limit_s))
         began_s = time.monotonic()
         samples: list[tuple[int, dict[str, float]]] = []
         try:
             while running.process.poll() is None and time.monotonic() - began_s < limit_s + 60:
                 accepted = observer.last_seq() - since
                 samples.append((accepted, memory_mib(stack.roots())))
-                self._progress("memory", accepted / count)
+                self.progress("memory", accepted / count)
                 time.sleep(MEMORY_EVERY_S)
             result = running.result()
         finally:
             running.stop()
-        problems = [f"{kind}: {number}" for kind, number in result.errors.items()] + self._settle("memory")
+        problems = [f"{kind}: {number}" for kind, number in result.errors.items()] + self.settle("memory")
         for _ in range(QUIET_SAMPLES):
             samples.append((observer.last_seq() - since, memory_mib(stack.roots())))
             time.sleep(QUIET_EVERY_S)

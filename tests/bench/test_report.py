@@ -12,7 +12,7 @@ from bursar.bench.floor import Floor, FloorError, Round, mean_of, read_rate
 from bursar.bench.machine import CpuUse, Machine
 from bursar.bench.picture import svg
 from bursar.bench.plan import LoadResult
-from bursar.bench.report import Cpu, DrainFigures, Goal, ProcessMemory, Report, WorkFigures, cpu_between, goals
+from bursar.bench.report import Cpu, DrainFigures, Goal, ProcessMemory, Report, Telling, WorkFigures, cpu_between, goals
 from bursar.bench.show import show
 from bursar.bench.works import process_memory
 
@@ -41,6 +41,17 @@ WORKS = [
     work("drain", 0, window=None, load=None, drain=DrainFigures(10, 15_000.0, 1.0, None)),
     work(
         "memory", 0, window=None, memory=[ProcessMemory("api 1", 50, 61, 62, 11.0), ProcessMemory("w", 1, 1, 1, -25.0)]
+    ),
+    work("feed", 0, window=None, load=None, told=[Telling("stream", spread([6.0] * 98 + [51.0] * 2))]),
+    work("webhooks", 0, window=None, load=None, told=[Telling("one", spread([12.0] * 98 + [300.0] * 2))]),
+    work("deliveries", 0, window=None, load=None, told=[Telling("20 endpoints", per_s=801.0)]),
+    work("owing", 0, window=None, load=None, told=[Telling("none", per_s=1_000.0), Telling("each", per_s=749.0)]),
+    work(
+        "broken",
+        0,
+        window=None,
+        load=None,
+        told=[Telling("98", spread([8.0])), Telling("98 beside two", spread([10.0]))],
     ),
 ]
 
@@ -76,6 +87,12 @@ def test_goals_are_judged_against_the_floor_of_the_run() -> None:
         "singles: outcome p99 at full load, accepted to applied": True,
         "drain: one worker, commands/s": True,
         "memory: largest drift of a process": False,
+        "feed: outcome decided to event received, p99": False,
+        "webhooks: outcome decided to webhook received, p50": True,
+        "webhooks: outcome decided to webhook received, p99": True,
+        "deliveries: deliveries/s": True,
+        "owing: a drain that owes one each against one that owes none": False,
+        "broken: p99 to healthy endpoints, beside two that are not": True,
     }
 
 
@@ -94,6 +111,8 @@ def test_a_report_survives_json_and_says_everything_in_tables_and_in_the_picture
         "To reach, and reached",
         "1,000/s",
         "-25.0",
+        "6.0 / 6.0 / 51.0",
+        "749",
         "200.0 / 200.0 / 200.0",
         "0.90 cores busy",
         "Audit: clean",
@@ -103,6 +122,7 @@ def test_a_report_survives_json_and_says_everything_in_tables_and_in_the_picture
     picture = "".join(ElementTree.fromstring(svg(report(valid=True))).itertext())
     assert "A & B" in picture
     assert "singles <work>" in picture
+    assert "broken: 98 beside two" in picture
     assert "INVALID" not in picture
 
 

@@ -14,7 +14,7 @@ from tests.bench.standin import StandIn, serving
 def options(*works: Work) -> Options:
     return Options(
         works=works, seconds=0.3, warmup_s=0, connections=4, wallets=20, batch=10, rate=20, drain=1000, soak=1000,
-        generator="auto",
+        backlog=10, owing=1000, rounds=1, generator="auto",
     )  # fmt: skip
 
 

@@ -13,11 +13,31 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
+from bursar.bench import told
 from bursar.bench.command import WORKS
 from bursar.bench.machine import folder_on_disk
+from bursar.bench.main import run_bench
+from bursar.bench.plan import Work
+from bursar.bench.works import Options
 from bursar.local import processes
 
-SHORT = ("--seconds", "1", "--warmup", "0", "--wallets", "50", "--drain", "2000", "--soak", "1000", "--batch", "20")
+TOLD: tuple[Work, ...] = ("feed", "webhooks", "deliveries", "owing", "broken")
+DRIVEN = tuple(work for work in WORKS if work not in TOLD)
+SHORT = (
+    "--quick",
+    "--seconds",
+    "1",
+    "--warmup",
+    "0",
+    "--wallets",
+    "50",
+    "--drain",
+    "2000",
+    "--soak",
+    "1000",
+    "--batch",
+    "20",
+)
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -51,13 +71,16 @@ def test_every_work_runs_on_servers_of_its_own_and_the_report_is_json(folder: Pa
     picture = tmp_path / "figures.svg"
 
     ran = subprocess.run(
-        command(folder, "--json", "--no-floor", "--picture", str(picture)), capture_output=True, text=True, timeout=170
+        command(folder, "--only", ",".join(DRIVEN), "--json", "--no-floor", "--picture", str(picture)),
+        capture_output=True,
+        text=True,
+        timeout=170,
     )
 
     assert ran.returncode == 0, ran.stderr[-3000:] + ran.stdout[-3000:]
     report = json.loads(ran.stdout)
     works = {work["name"]: work for work in report["works"]}
-    assert tuple(works) == WORKS
+    assert tuple(works) == DRIVEN
     assert (report["audit"], report["valid"]) == ("clean", True)
     assert (report["postgres"]["fsync"], report["postgres"]["synchronous_commit"]) == ("on", "on")
     assert report["latency_source"] == "commit times"
@@ -74,6 +97,25 @@ def test_every_work_runs_on_servers_of_its_own_and_the_report_is_json(folder: Pa
     seen = {process["name"].split()[0] for process in works["memory"]["memory"]}
     assert seen == {"api", "worker", "postgres", "valkey"}
     assert "Bursar" in "".join(ElementTree.parse(picture).getroot().itertext())
+    assert processes_in(folder) == []
+
+
+@pytest.mark.timeout(180)
+def test_who_is_told_and_when(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "COURIER_S", 0.1)
+    monkeypatch.setattr(told, "HEALTHY", 5)
+    options = Options(
+        works=TOLD, seconds=0.5, warmup_s=0, connections=4, wallets=20, batch=10, rate=40, drain=1_000, soak=1_000,
+        backlog=20, owing=2_000, rounds=1, generator="auto",
+    )  # fmt: skip
+    report = run_bench(options, floor_s=0, folder=folder)
+    assert (report.valid, report.audit) == (True, "clean"), report.works
+    works = {work.name: work.told for work in report.works}
+    assert tuple(works) == TOLD
+    counts = {name: [each.delay_ms.count for each in works[name] if each.delay_ms] for name in TOLD}
+    assert counts == {"feed": [20], "webhooks": [20], "deliveries": [], "owing": [], "broken": [50, 50]}
+    assert [bool(each.per_s) for name in ("deliveries", "owing") for each in works[name]] == [True] * 3
+    assert all(goal.met is not None for goal in report.goals if goal.work in TOLD)
     assert processes_in(folder) == []
 
 

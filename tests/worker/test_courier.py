@@ -588,6 +588,24 @@ def test_a_courier_that_has_all_it_can_take_leaves_the_rest_to_another(
         first.kill()
 
 
+def test_what_rings_while_it_looks_after_its_endpoints_is_not_missed(
+    bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LOOK_EVERY_S", 3_600.0)
+    office.endpoint(receiver)
+    share = deliveries.share
+    running = office.running(clock=courier.utc_now)
+
+    async def share_and_ring(connection: deliveries.Connection) -> int | None:
+        await asyncio.to_thread(bank.top_up, "alice", 1)
+        running.courier.wake()
+        return await share(connection)
+
+    monkeypatch.setattr(deliveries, "share", share_and_ring)
+    with running:
+        receiver.wait_for(1)
+
+
 def test_couriers_share_endpoints_that_always_have_something_due(
     bank: Bank, office: PostOffice, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,10 @@ from typer.core import TyperGroup
 from bursar import audit, keys, operators, receipts
 from bursar.bench.command import bench
 from bursar.desk import commands as commands_
+from bursar.desk import moving
 from bursar.desk import status as status_
+from bursar.desk import wallets as wallets_
+from bursar.desk import webhooks as webhooks_
 
 
 class _Commands(TyperGroup):
@@ -133,6 +136,10 @@ def run(
 app.command("status")(status_.status)
 app.command("partitions")(status_.partitions)
 app.add_typer(commands_.app, name="commands")
+app.add_typer(wallets_.app, name="wallets")
+app.add_typer(webhooks_.app, name="webhooks")
+app.command("export")(moving.export)
+app.command("import")(moving.import_)
 app.command("audit")(audit.audit)
 app.add_typer(keys.app, name="keys")
 app.add_typer(operators.app, name="operators")

@@ -177,6 +177,26 @@ async def _deliveries(connection: AsyncConnection, tenant_id: int, seq: int) -> 
     ]
 
 
+async def states(connection: AsyncConnection, seqs: Sequence[int]) -> dict[int, CommandState]:
+    """These commands and where they stand, of whatever tenant."""
+    rows = await connection.execute(_STATES, {"seqs": list(seqs)})
+    return {row[0]: CommandState(*row) for row in rows}
+
+
+_STATES = text(f"{STATES} WHERE c.seq = ANY(CAST(:seqs AS bigint[]))")
+_PARTITION_NUMBERS = text("SELECT partition FROM partitions ORDER BY partition")
+_TENANTS = text("SELECT id, code FROM tenants ORDER BY id")
+
+
+async def partition_numbers(connection: AsyncConnection) -> Sequence[int]:
+    return (await connection.execute(_PARTITION_NUMBERS)).scalars().all()
+
+
+async def tenants(connection: AsyncConnection) -> list[tuple[int, str]]:
+    """(id, code) of each."""
+    return [(row.id, row.code) for row in await connection.execute(_TENANTS)]
+
+
 # --- what waits ----------------------------------------------------------------------------------------------------
 
 

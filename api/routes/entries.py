@@ -148,19 +148,19 @@ async def get_statement(
     if export.wants_csv(request):
         parts = export.as_csv(
             entries,
-            first=_line("opening_balance", found.since, asked.asset, found.opening),
-            last=_line("closing_balance", found.until, asked.asset, found.closing),
+            first=statement_line("opening_balance", found.since, asked.asset, found.opening),
+            last=statement_line("closing_balance", found.until, asked.asset, found.closing),
         )
         return export.streamed(parts, export.CSV, f"{id}-{asked.asset}")
     time = {"from": found.since, "to": found.until}
-    opening = {"opening": _balance(found.opening)}
+    opening = {"opening": show_balance(found.opening)}
     head = {"object": "statement", "wallet": id, "asset": asked.asset, **time, **opening}
     return export.streamed(
-        export.as_json(entries, head, "entries", {"closing": _balance(found.closing)}), export.JSON, id
+        export.as_json(entries, head, "entries", {"closing": show_balance(found.closing)}), export.JSON, id
     )
 
 
-def _balance(balance: Balance) -> dict[str, Any]:
+def show_balance(balance: Balance) -> dict[str, Any]:
     return {
         "posted": str(balance.posted),
         "held": str(balance.held),
@@ -169,6 +169,6 @@ def _balance(balance: Balance) -> dict[str, Any]:
     }
 
 
-def _line(type: str, at: datetime | None, asset: str, balance: Balance) -> dict[str, Any]:
+def statement_line(type: str, at: datetime | None, asset: str, balance: Balance) -> dict[str, Any]:
     stood = {"balance_after": str(balance.posted), "held_after": str(balance.held), "version": balance.version}
     return {"at": at, "type": type, "asset": asset, **stood}

@@ -123,8 +123,10 @@ def why_not(error: psycopg.Error | DBAPIError) -> str:
             return "A drain, or somebody else, has it locked for longer than 5 s. Nothing was changed; try again."
         case psycopg.errors.QueryCanceled():
             return "PostgreSQL took longer than 10 s. Nothing was changed; look at its load, or try again."
-        case _:
+        case psycopg.OperationalError() | psycopg.InterfaceError():
             return f"PostgreSQL does not answer: {said}. BURSAR_DATABASE_URL says where it should be."
+        case _:
+            return f"PostgreSQL refused that, which is a defect of this command: {said}."
 
 
 def refused(sentence: str) -> typer.Exit:

@@ -21,6 +21,8 @@ from ledger import (
     deliveries,
     drain,
     endpoints,
+    exporting,
+    importing,
     inbox,
     keys,
     operators,
@@ -32,6 +34,7 @@ from ledger import (
 )
 from ledger.changes import By
 from ledger.deliveries import Settled
+from ledger.importing import Credit, Into
 from ledger.inbox import Claim, NewCommand
 from ledger.keys import Scope
 from ledger.limits import Limits
@@ -228,6 +231,12 @@ def test_the_roles_suffice_and_no_more(roles: str) -> None:
     operators.add_operator(engine, name="ada", password="correct horse", role=Role.OPERATOR)
     operators.disable_operator(engine, "ada")
     asyncio.run(look(reader))
+    with psycopg.connect(reader, autocommit=True) as connection:
+        moved = list(exporting.lines(connection, 1, "default"))
+    assert moved[-1]["object"] == "end"
+    with psycopg.connect(worker, autocommit=True) as connection:
+        into = Into("an export", 1, client_id, 8)
+        assert importing.carry_out(connection, into, [importing.command(into, Credit("carol", "gold", "5"))])[0].new
 
     forbidden = [
         (worker, "DELETE FROM entries"),

@@ -9,6 +9,7 @@ import pytest
 import typer.main
 
 from api import feed, intake
+from api.app import create_app
 from api.edge import BODY_MAX_BYTES
 from api.problems import KINDS
 from api.routes import outcomes
@@ -16,6 +17,7 @@ from api.routes.commands import WAIT_MAX_S
 from bursar.cli import app
 from bursar.client import Retries
 from bursar.client.webhooks import TOLERANCE_S
+from ledger.errors import Code
 from ledger.keys import SCOPES
 from ledger.limits import WINDOW_MAX_S
 from ledger.lots import LOTS_MAX, PRIORITY_DEFAULT, PRIORITY_MAX
@@ -152,6 +154,39 @@ def test_what_the_api_page_says_for_every_request_is_the_codes() -> None:
     assert f"{WAIT_MAX_S} seconds at most" in text
     told = section(api, "What to do with an answer to a command")
     assert {kind.status for kind in KINDS.values() if kind.retryable} - {409} <= {*map(int, re.findall(r"\d{3}", told))}
+
+
+def test_the_rule_book_has_every_command_with_its_own_members() -> None:
+    schemas = create_app().openapi()["components"]["schemas"]
+    members = {
+        schema["properties"]["type"]["enum"][0]: {*schema["properties"]} - {"type"}
+        for name, schema in schemas.items()
+        if name.endswith("Request") and "type" in schema.get("properties", {})
+    }
+    for_all = set.intersection(*members.values())
+    text = section(ROOT / "docs/commands.md", "The commands")
+    assert f"All may carry {', '.join(f'`{name}`' for name in ('reference', 'metadata', 'expires_at'))}" in text
+    assert for_all == {"reference", "metadata", "expires_at", "precondition"}
+    for kind, _, said in rows(text):
+        own = members.pop(kind.strip("`")) - for_all - {"wallet", "asset", "amount"}
+        named = own if said == "the same" else {*re.findall(r"`(\w+)`", said)} - {"amount", "true", "admin"}
+        assert named == own, kind
+    assert not members
+
+
+def test_the_rule_book_has_every_code() -> None:
+    text = (ROOT / "docs/commands.md").read_text()
+    assert [code for code in Code if f"`{code}`" not in text] == []
+
+
+def test_the_feeds_parameters_are_those_of_the_request() -> None:
+    parameters = create_app().openapi()["paths"]["/v1/outcomes"]["get"]["parameters"]
+    stated = [
+        name
+        for row in rows(section(ROOT / "docs/outcomes.md", "Asking again and again"))
+        for name in re.findall(r"`(\w+)`", row[0])
+    ]
+    assert stated == [parameter["name"] for parameter in parameters]
 
 
 def test_every_decision_is_listed_and_has_its_parts() -> None:

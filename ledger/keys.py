@@ -157,19 +157,29 @@ class ListedKey:
     last_used_at: datetime | None
 
 
-_LIST = text("""
+_LISTED = """
     SELECT k.id, t.code AS tenant, c.name AS client, k.prefix, k.scopes,
            k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AS works,
            k.created_at, k.expires_at, k.revoked_at, k.last_used_at
     FROM api_keys k JOIN clients c ON c.id = k.client_id JOIN tenants t ON t.id = c.tenant_id
-    WHERE t.code = COALESCE(:tenant, t.code) ORDER BY k.id
-""")
+"""
+_LIST = text(f"{_LISTED} WHERE t.code = COALESCE(:tenant, t.code) ORDER BY k.id")
 
 
 def list_keys(engine: Engine, *, tenant: str | None = None) -> list[ListedKey]:
     """Every key, of one tenant or of all, oldest first."""
     with engine.connect() as connection:
         return [ListedKey(**row) for row in connection.execute(_LIST, {"tenant": tenant}).mappings()]
+
+
+_OF_TENANT = text(f"""{_LISTED} WHERE c.tenant_id = :tenant_id ORDER BY k.id DESC LIMIT :limit""")
+KEYS_SHOWN_MAX = 500
+
+
+async def keys_of_tenant(connection: AsyncConnection, tenant_id: int) -> list[ListedKey]:
+    """The tenant's keys, the newest first, KEYS_SHOWN_MAX of them at the most."""
+    rows = await connection.execute(_OF_TENANT, {"tenant_id": tenant_id, "limit": KEYS_SHOWN_MAX})
+    return [ListedKey(**row) for row in rows.mappings()]
 
 
 def _store(connection: Connection, env: str, client_id: int, scopes: Sequence[str], expires_at: datetime | None) -> str:

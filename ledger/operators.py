@@ -141,6 +141,17 @@ def list_operators(engine: Engine, *, tenant: str | None = None) -> list[ListedO
         return [ListedOperator(**row) for row in connection.execute(_LIST, {"tenant": tenant}).mappings()]
 
 
+_OF_TENANT = text("""
+    SELECT o.name, t.code AS tenant, o.role, o.created_at, o.disabled_at
+    FROM operators o JOIN tenants t ON t.id = o.tenant_id WHERE o.tenant_id = :tenant_id ORDER BY o.name LIMIT 500
+""")
+
+
+async def operators_of_tenant(connection: AsyncConnection, tenant_id: int) -> list[ListedOperator]:
+    rows = await connection.execute(_OF_TENANT, {"tenant_id": tenant_id})
+    return [ListedOperator(**row) for row in rows.mappings()]
+
+
 # --- signing in ----------------------------------------------------------------------------------------------------
 
 _PASSWORD = text("SELECT id, password_hash FROM operators WHERE name = :name AND disabled_at IS NULL")

@@ -49,6 +49,7 @@ async def _shown(request: Request, session: Session, id_: str, *, refusal: str =
         "took_ms": (state.at - state.accepted_at).total_seconds() * 1_000 if state.at else None,
         "flower_url": settings.flower_url,
         "scales": await scales(request, session),
+        "sends": session.may(Scope.WEBHOOKS_MANAGE),
         "reversible": found["status"] == "applied" and found["type"] in REVERSIBLE_TYPES,
         "refusal": refusal,
     }
@@ -114,6 +115,20 @@ async def reverse(request: Request, session: Session, form: Form) -> Response:
     return doors.back(f"/commands/{answer.body['id']}", request)
 
 
+async def requeue(request: Request, session: Session, form: Form) -> Response:
+    """A failed command is asked again by a new one, whose page is where it goes on."""
+    id_ = request.path_params["id"]
+    try:
+        answer = await inward.post(
+            request, session, f"/v1/commands/{id_}/requeue", {"reason": form.get("reason", "").strip()}
+        )
+    except Refused as refused:
+        if refused.status == 404:
+            raise
+        return await _shown(request, session, id_, refusal=refused.detail, status=refused.status)
+    return doors.back(f"/commands/{answer.body['id']}", request)
+
+
 def _id(request: Request, _: Form) -> str:
     return f"command {request.path_params['id']}"
 
@@ -123,4 +138,5 @@ routes = [
     doors.page("/commands/{id}/outcome", outcome),
     doors.action("/commands/{id}/cancel", "cancel a command", _id, cancel),
     doors.action("/commands/{id}/reverse", "reverse a command", _id, reverse),
+    doors.action("/commands/{id}/requeue", "requeue a failed command", _id, requeue),
 ]

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from api.auth import PRINCIPAL, Principal
+from ledger.keys import Scope
 from ledger.operators import Session
 
 
@@ -32,10 +33,11 @@ class Refused(Exception):
         self.body = body or {}
 
 
-def principal_of(session: Session) -> Principal:
-    return Principal(
-        tenant_id=session.tenant_id, client_id=session.client_id, key_id=session.key_id, scopes=session.scopes
-    )
+def _principal(session: Session, method: str) -> Principal:
+    scopes = session.scopes
+    if method == "GET" and session.key_id is None:
+        scopes = scopes | {Scope.WEBHOOKS_MANAGE}  # the one scope that shows webhooks; a GET manages nothing
+    return Principal(tenant_id=session.tenant_id, client_id=session.client_id, key_id=session.key_id, scopes=scopes)
 
 
 async def get(request: Request, session: Session, path: str, **query: str | int) -> Any:
@@ -71,7 +73,7 @@ async def ask(
         "query_string": urlencode(query or {}).encode(),
         "headers": [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in given.items()],
         "state": {},
-        PRINCIPAL: principal_of(session),
+        PRINCIPAL: _principal(session, method),
     }
     status, chunks = 500, list[bytes]()
     sent = False

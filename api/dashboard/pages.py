@@ -117,8 +117,8 @@ def ago(at: datetime | str | None) -> str:
         return "never"
     seconds = (datetime.now(UTC) - found).total_seconds()
     if seconds < 0:
-        return f"in {duration(-seconds)}"
-    return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
+        return f"in {duration(round(-seconds))}"
+    return f"{duration(round(seconds))} ago" if seconds >= 1 else "just now"
 
 
 def duration(seconds: float | None) -> str:
@@ -127,7 +127,7 @@ def duration(seconds: float | None) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 or seconds == 0 else f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"
 
 
 def milliseconds(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from api.dashboard import commands, doors, overview, search, wallets
+from api.dashboard import assets, commands, doors, overview, records, search, wallets, webhooks
 from api.docs import STATIC
 
 routes: list[BaseRoute] = [
@@ -12,5 +12,8 @@ routes: list[BaseRoute] = [
     *search.routes,
     *commands.routes,
     *wallets.routes,
+    *webhooks.routes,
+    *assets.routes,
+    *records.routes,
     Mount("/static", StaticFiles(directory=STATIC), name="dashboard static"),
 ]

@@ -1,5 +1,6 @@
 """Wallets: find them, see what is in them and how it came there, stop them, and send them commands."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -69,6 +70,9 @@ def _points(entries: list[dict[str, Any]]) -> list[list[float]]:
         assert at is not None
         points[0].append(round(at.timestamp(), 3))
         points[1].append(float(entry["balance_after"]))
+    if points[0]:  # and so it has stayed
+        points[0].append(round(datetime.now(UTC).timestamp(), 3))
+        points[1].append(points[1][-1])
     return points
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from api.dashboard.doors import Throttle
 from ledger import operators
 from ledger.ids import command_id, transfer_id
+from ledger.keys import Scope
 from ledger.operators import Audit, AuditFinding
 from tests.api.browsing import Browser
 from tests.api.conftest import NewKey
@@ -310,12 +311,120 @@ def test_text_of_others_stays_text(browser: Browser, bank: Bank) -> None:
 
 def test_pages_hold_no_script_and_no_style(browser: Browser, bank: Bank) -> None:
     bank.top_up("alice", 5)
-    for path in ("/", "/wallets", "/wallets/alice", f"/commands/{id_of(bank, bank.spend('alice', 1).seq)}", "/sign-in"):
+    for path in ("/", "/wallets", "/wallets/alice", f"/commands/{id_of(bank, bank.spend('alice', 1).seq)}", "/sign-in",
+                 "/webhooks", "/assets", f"/assets/{GOLD}", "/keys", "/log"):  # fmt: skip
         page = browser.client.get(path, follow_redirects=True).text
         assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|javascript:", page), path
         for loaded in re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="([^"]*)"', page):
             assert re.match(r"/static/", loaded), loaded
             assert browser.get(loaded).status_code == 200, loaded
+
+
+# --- webhooks, assets, records ---------------------------------------------------------------------------------------
+
+
+def endpoint_of(browser: Browser) -> str:
+    made = browser.post("/webhooks", url="https://receiver.example.com/", description=XSS)
+    assert made.status_code == 201
+    assert "whsec_" in made.text
+    assert "<img src=x" not in made.text
+    found = re.search(r'href="(/webhooks/[0-9a-f-]{36})', browser.get("/webhooks").text)
+    assert found
+    assert "whsec_" not in browser.get(found[1]).text
+    return found[1]
+
+
+def test_an_endpoint_is_made_disabled_and_tested(browser: Browser, bank: Bank) -> None:
+    place = endpoint_of(browser)
+    assert browser.post(f"{place}/test").headers["location"] == f"{place}?sent=1"
+    assert "webhook.test" in words(browser.get(place)) or "test" in words(browser.get(place))
+    assert browser.post(f"{place}/disable").status_code == 303
+    assert "disabled" in words(browser.get(place))
+    assert browser.post(f"{place}/test").status_code == 303
+    assert browser.post(f"{place}/enable").status_code == 303
+    assert browser.post("/webhooks", url="http://127.0.0.1/").status_code == 422
+
+
+def test_what_was_given_up_is_sent_again(browser: Browser, bank: Bank) -> None:
+    place = endpoint_of(browser)
+    seq = bank.top_up("alice", 5).seq
+    bank.do("UPDATE deliveries SET status = 'exhausted', due_at = NULL, attempts = 1 WHERE seq = %s", seq)
+    bank.do(
+        """INSERT INTO attempts (endpoint_id, seq, n, at, status, failure, took_ms, body)
+           SELECT endpoint_id, seq, 1, now(), 500, 'status', 12, %s FROM deliveries WHERE seq = %s""",
+        XSS, seq,
+    )  # fmt: skip
+    page = browser.get(f"{place}?status=exhausted")
+    found = re.search(r'hx-get="([^"]+)"', page.text)
+    assert found
+    attempts = browser.get(found[1])
+    assert "500" in words(attempts)
+    assert "<img src=x" not in attempts.text
+    assert "Webhook exhausted" in words(browser.get(f"/commands/{id_of(bank, seq)}"))
+    state = "SELECT status FROM deliveries WHERE seq = %s"
+    assert browser.post(f"{found[1]}/resend").headers["location"] == f"{place}?sent=1"
+    assert bank.one(state, seq) == "pending"
+    bank.do("UPDATE deliveries SET status = 'exhausted', due_at = NULL WHERE seq = %s", seq)
+    assert browser.post(f"{place}/recover", since="2020-01-01T00:00").headers["location"] == f"{place}?sent=1"
+    assert bank.one(state, seq) == "pending"
+    assert browser.post(f"{place}/replay", since="2020-01-01T00:00").headers["location"] == f"{place}?sent=0"
+    wrong = browser.post(f"{place}/recover", since="last week")
+    assert (wrong.status_code, "RFC 3339" in wrong.text) == (422, True)
+
+
+def test_an_asset_is_made_and_frozen(browser: Browser, bank: Bank) -> None:
+    assert browser.post("/assets", code="gems", name=XSS, scale="2").status_code == 303
+    assert "gems" in words(browser.get("/assets"))
+    assert browser.post("/assets/gems/freeze", reason="a fault").status_code == 303
+    shown = words(browser.get("/assets/gems"))
+    assert "frozen" in shown
+    assert "a fault" in shown
+    assert browser.post("/assets/gems/unfreeze").status_code == 303
+    for wrong in ({"code": "No"}, {"scale": "many"}, {"scale": "19"}, {"name": ""}):
+        form = {"code": "pearls", "name": "Pearls", "scale": "0"} | wrong
+        assert browser.post("/assets", **form).status_code == 422, wrong
+    assert browser.get("/assets/nothing").status_code == 404
+
+
+def test_keys_people_and_actions_are_listed(browser: Browser, bank: Bank) -> None:
+    bank.top_up("alice", 5)
+    browser.post("/wallets/alice/freeze", reason=XSS)
+    keys = browser.get("/keys")
+    assert "a game" in words(keys)
+    assert "admin" in words(keys)
+    log = browser.get("/log")
+    assert "freeze a wallet" in words(log)
+    assert "<img src=x" not in log.text
+    assert browser.get("/log?before=nonsense").status_code == 400
+    assert "Nobody has done anything" in words(browser.get("/log?before=1"))
+
+
+def test_a_failed_command_is_requeued(browser: Browser, bank: Bank) -> None:
+    bank.top_up("alice", 5)
+    seq = bank.order("spend", "alice", 2)
+    bank.do("DELETE FROM pending WHERE seq = %s", seq)
+    bank.do(
+        """INSERT INTO outcomes (seq, status, code, at, client_id, stream)
+           SELECT seq, 'failed', 'internal_error', now(), client_id, partition FROM commands WHERE seq = %s""",
+        seq,
+    )
+    place = f"/commands/{id_of(bank, seq)}"
+    assert "Requeue this command" in browser.get(place).text
+    again = browser.post(f"{place}/requeue")
+    assert again.status_code == 303
+    bank.drain()
+    assert "applied" in words(browser.get(again.headers["location"]))
+    assert bank.available("alice") == 3
+    refused = browser.post(f"{again.headers['location']}/requeue")
+    assert (refused.status_code, "only a failed one" in refused.text) == (409, True)
+
+
+def test_a_key_that_only_looks_learns_of_nobody(api: Served, bank: Bank, new_key: NewKey) -> None:
+    browser = Browser(api)
+    assert browser.sign_in(key=new_key(Scope.WALLETS_READ)).status_code == 303
+    for path in ("/keys", "/log", "/webhooks"):
+        assert browser.get(path).status_code == 403, path
+    browser.close()
 
 
 # --- other tenants ---------------------------------------------------------------------------------------------------
@@ -331,6 +440,18 @@ def test_an_operator_of_another_tenant_finds_nothing(browser: Browser, outsider:
     for asked in ("alice", "order-9", "the-key", *ids):
         assert "Nothing of this tenant" in words(outsider.client.get("/search", params={"q": asked})), asked
     assert "alice" not in outsider.get("/wallets").text
+    place = endpoint_of(browser)
+    assert outsider.get(place).status_code == 404
+    assert place not in outsider.get("/webhooks").text
+    for verb in ("enable", "disable", "test", "recover", "replay", "deliveries/x/resend"):
+        assert outsider.post(f"{place}/{verb}", since="2020-01-01T00:00").status_code == 404
+    bank.do("INSERT INTO assets (tenant_id, code, name, scale) VALUES (%s, 'pearls', 'Pearls', 0)", bank.tenant)
+    assert outsider.get("/assets/pearls").status_code == 404
+    assert outsider.post("/assets/pearls/freeze").status_code == 404
+    browser.post("/wallets/alice/freeze", reason="for nobody else to read")
+    browser.post("/wallets/alice/unfreeze")
+    assert "for nobody else" in browser.get("/log").text
+    assert "for nobody else" not in outsider.get("/log").text
     for verb in ("freeze", "unfreeze", "close"):
         assert outsider.post(f"/wallets/alice/{verb}").status_code == 404
     for verb in ("cancel", "reverse"):

@@ -64,9 +64,10 @@ def gold_of(stack: Run, wallet: str) -> str:
 
 def test_local_env_names_everything_and_only_we_may_read_it(running: Run) -> None:
     told = running.told
-    assert set(told) == {"BURSAR_URL", "BURSAR_API_KEY", "BURSAR_DATABASE_URL", "BURSAR_REDIS_URL", "FLOWER_URL"}
+    service = {"BURSAR_URL", "BURSAR_API_KEY", "BURSAR_DATABASE_URL", "BURSAR_REDIS_URL"}
+    assert set(told) == service | {"BURSAR_OPERATOR", "BURSAR_OPERATOR_PASSWORD", "FLOWER_URL"}
     assert told["BURSAR_URL"] == f"http://127.0.0.1:{running.port}"
-    for secret in ("local.env", "api-key", "flower-password", "receipt-key"):
+    for secret in ("local.env", "api-key", "flower-password", "operator-password", "receipt-key"):
         assert (running.home / secret).stat().st_mode & 0o777 == 0o600
     shell = subprocess.run(
         ["sh", "-c", '. "$1" && echo "$FLOWER_URL"', "sh", str(running.home / "local.env")],

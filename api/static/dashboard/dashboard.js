@@ -13,14 +13,14 @@
     const line = { stroke: colour("--line-soft"), width: 1 };
     const common = { stroke: colour("--faint"), font: "11px system-ui, sans-serif", grid: line, ticks: { show: false } };
     return [
-      { ...common, grid: { show: false }, space: 90, values: [
+      { ...common, grid: { show: false }, space: 64, values: [
         [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
         [3600, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
         [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
         [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
         [0.001, "{HH}:{mm}:{ss}.{fff}", null, null, null, null, null, null, 1],
       ] },
-      { ...common, size: 56, values: (_, ticks) => ticks.map(format) },
+      { ...common, size: 48, values: (_, ticks) => ticks.map(format) },
     ];
   }
 
@@ -40,7 +40,7 @@
       balance: [series("balance", "--series-1", money, stepped)],
     }[kind];
     const format = kind === "balance" ? money : digits;
-    const time = { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" };
+    const time = { label: "UTC", value: kind === "balance" ? "{MM}-{DD} {HH}:{mm}" : "{HH}:{mm}:{ss}" };
     const range = (_, low, high) => {
       if (low == null) return [0, 1];
       const least = kind === "balance" ? Math.min(0, low) : 0;
@@ -55,9 +55,14 @@
     if (kind !== "balance") options.scales.x = { range: () => { const now = Date.now() / 1e3; return [span(now), now]; } };
     element.replaceChildren();
     const chart = new uPlot(options, data, element);
+    rest(chart);
+    chart.over.addEventListener("mouseleave", () => rest(chart));
     charts.add({ chart, element, again: () => draw(element, kind, chart.data) });
     return chart;
   }
+
+  // Where nobody points, the legend tells the last values.
+  const rest = (chart) => { if (chart.data[0].length) chart.setLegend({ idx: chart.data[0].length - 1 }); };
 
   // The last hour, or what there is of it, but no less than five minutes.
   let began = null;
@@ -82,7 +87,7 @@
     const plot = () => {
       for (const element of place.querySelectorAll("[data-chart]")) {
         const data = element.dataset.chart === "rates" ? columns(1, 2, 3) : columns(4, 5);
-        if (live.has(element)) live.get(element).setData(data);
+        if (live.has(element)) { const chart = live.get(element); chart.setData(data); if (chart.cursor.idx == null) rest(chart); }
         else live.set(element, draw(element, element.dataset.chart, data));
       }
     };

@@ -31,7 +31,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # What a page may tell people to type beside ours.
 OTHERS = {
     ".", "cp", "curl", "docker", "env", "export", "install", "kubectl", "ls", "nginx", "pg_basebackup", "pg_dump",
-    "pg_verifybackup", "pgbouncer", "pip", "psql", "python", "set", "sudo", "touch",
+    "pg_verifybackup", "pgbouncer", "pip", "psql", "python", "set", "sudo", "tail", "touch",
 }  # fmt: skip
 
 

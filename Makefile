@@ -37,6 +37,9 @@ else
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
 endif
+	@for browser in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$browser >/dev/null && exit; done; \
+		echo "The browser tests did not run: no Chromium is on PATH (Debian's package chromium)."
 
 # Tests that start whole stacks, kill and freeze them, and mind the time; the others run side by side.
 ALONE := tests/crash tests/local tests/bench tests/deploy

@@ -6,11 +6,13 @@
 Every session carries limits, so that nothing waits without end. They lie below Celery's time limits.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ledger import columns
@@ -29,18 +31,18 @@ def sqlalchemy_url(url: str) -> URL:
 
 # A drain and an accept touch rows by key and nothing else: an index lookup per row, whatever the statistics say.
 # Without this, a plan made while the tables were empty scans them when they are large (seen: 219 ms for 1 ms).
-_BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
+_BY_KEY = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 
 
-def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict[str, Any]:
+def _arguments(application: str) -> dict[str, Any]:
     return {
         "application_name": application,
         "connect_timeout": CONNECT_TIMEOUT_S,
-        "options": (
-            f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={statement_timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
-            f" -c timezone=UTC -c jit=off {more}"  # jit: no statement of ours is long enough to compile
-        ),
         # A server that vanished without a word (no FIN) is noticed within half a minute instead of two hours.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
@@ -49,35 +51,70 @@ def _limits(application: str, statement_timeout_ms: int, more: str = "") -> dict
     }
 
 
+def _settings(statement_timeout_ms: int, more: Mapping[str, str] | None = None) -> str:
+    """The statement that a session begins with. Not connection options: PgBouncer refuses those, or drops them."""
+    settings = {
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "statement_timeout": str(statement_timeout_ms),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        "timezone": "UTC",
+        "jit": "off",  # no statement of ours is long enough to compile
+        **(more or {}),
+    }
+    return "; ".join(f"SET {name} = '{value}'" for name, value in settings.items())
+
+
+def _set_at_connect(engine: Engine, statement_timeout_ms: int) -> None:
+    @event.listens_for(engine, "connect")
+    def set_limits(connection: DBAPIConnection, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        cursor = connection.cursor()
+        cursor.execute(_settings(statement_timeout_ms))
+        cursor.close()
+        connection.commit()
+
+
 def connect(url: str, *, application: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> psycopg.Connection:
     """A connection for a drain. Statements are prepared at first use: a drain repeats the same few."""
-    connection = psycopg.connect(url, prepare_threshold=0, **_limits(application, statement_timeout_ms, _BY_KEY))
+    connection = psycopg.connect(url, autocommit=True, prepare_threshold=0, **_arguments(application))
+    try:
+        connection.execute(_settings(statement_timeout_ms, _BY_KEY).encode(), prepare=False)
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
     columns.register(connection)
     return connection
 
 
 async def connect_async(url: str, *, application: str) -> psycopg.AsyncConnection:
     """A connection for the intake. Autocommit: accepting is one statement, which is its own transaction."""
-    limits = _limits(application, STATEMENT_TIMEOUT_MS, _BY_KEY)
-    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0, **limits)
+    connect = psycopg.AsyncConnection.connect
+    connection = await connect(url, autocommit=True, prepare_threshold=0, **_arguments(application))
+    try:
+        await connection.execute(_settings(STATEMENT_TIMEOUT_MS, _BY_KEY).encode(), prepare=False)
+    except BaseException:
+        await connection.close()
+        raise
     columns.register(connection)
     return connection
 
 
 def async_engine(url: str, *, application: str) -> AsyncEngine:
     """The api's pool for reads and registers."""
-    return create_async_engine(
+    engine = create_async_engine(
         sqlalchemy_url(url),
         pool_size=READ_POOL_SIZE,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,  # a restarted PostgreSQL costs a reconnect, not an error
-        connect_args=_limits(application, STATEMENT_TIMEOUT_MS),
+        connect_args=_arguments(application),
     )
+    _set_at_connect(engine.sync_engine, STATEMENT_TIMEOUT_MS)
+    return engine
 
 
 def engine(url: str, *, application: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Engine:
     """A small pool for command-line tools. `statement_timeout_ms=0`: no limit, for the audit of a large ledger."""
-    return create_engine(
-        sqlalchemy_url(url), pool_size=1, max_overflow=1, connect_args=_limits(application, statement_timeout_ms)
-    )
+    engine = create_engine(sqlalchemy_url(url), pool_size=1, max_overflow=1, connect_args=_arguments(application))
+    _set_at_connect(engine, statement_timeout_ms)
+    return engine

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
+from bursar.cli import app
 from tests.deploy.places import REPOSITORY
 
 RUNBOOK = REPOSITORY / "deploy/runbook.md"
@@ -53,3 +55,14 @@ def test_who_is_woken_by_an_alert_is_woken_at_once() -> None:
     for name, alert in ALERTS.items():
         [wake] = re.findall(r"(?m)^- \*\*Wake\*\*: (.+)$", SECTIONS[name])
         assert wake.startswith("at once") == (alert["labels"]["severity"] == "page"), name
+
+
+def test_its_commands_exist() -> None:
+    """Those of `bursar`, and those that follow a command that has commands of its own."""
+    found = re.findall(r"`bursar ([a-z][a-z -]*)`", RUNBOOK.read_text())
+    assert found
+    for words in (text.split() for text in found):
+        known: Any = typer.main.get_command(app)
+        while words and hasattr(known, "commands"):
+            assert words[0] in known.commands, f"bursar {' '.join(words)}"
+            known = known.commands[words.pop(0)]

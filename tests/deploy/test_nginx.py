@@ -63,6 +63,11 @@ def test_its_figures_are_those_of_the_api() -> None:
         assert setting(upstream, "keepalive_timeout") < serve.KEEP_ALIVE_S
 
 
+def test_nginx_has_nothing_to_say_about_its_configuration(nginx: Nginx) -> None:
+    said = [line for line in nginx.log.read_text().splitlines() if "open file resource limit" not in line]
+    assert said == [], "but for how many files this machine allows"
+
+
 def test_its_own_answers_have_the_shape_and_the_codes_of_the_api() -> None:
     found = re.findall(r"return (\d+) '(\{.*\})';", (FOLDER / "problems.conf").read_text())
     assert len(found) == 6

@@ -12,6 +12,7 @@ from api import edge, serve
 from api.problems import KINDS
 from api.routes import commands, outcomes
 from bursar import Client
+from bursar.local.places import any_free_port
 from tests import servers
 from tests.crash.service import Service, Tenant, wait_for
 from tests.deploy.proxy import FOLDER, Nginx, ask
@@ -145,6 +146,30 @@ def test_the_api_believes_no_forwarded_header(nginx: Nginx, tenant: Tenant) -> N
     for answer in answers:
         told = f"{answer.headers} {answer.body}"
         assert not re.search(r"evil|ftp|6\.6\.6\.6|127\.0\.0\.1|https?://", told)
+
+
+def test_operators_have_a_door_of_their_own(service: Service, folder: Path) -> None:
+    inside = any_free_port()
+    door = {
+        "nginx.conf": [
+            (r"access_log /dev/stdout", f"access_log {folder}/access.log"),
+            (r"# (include operators)", r"\1"),
+        ],
+        "operators.conf": [(r"listen 8443", f"listen 127.0.0.1:{inside}")],
+    }
+    nginx = Nginx(folder, [service.api.port], changed=door)
+    nginx.start()
+    try:
+        connection = http.client.HTTPSConnection("127.0.0.1", inside, timeout=10, context=nginx.context)
+        form = {"Content-Type": "application/x-www-form-urlencoded", "X-Forwarded-Proto": "http"}
+        connection.request("GET", "/sign-in", headers=form)
+        page = connection.getresponse()
+        text = page.read().decode()
+        connection.close()
+    finally:
+        nginx.stop()
+    assert (page.status, "<form" in text) == (200, True)
+    assert "secure" in str(page.headers["Set-Cookie"]).lower(), "the api heard of TLS from nginx, not from the client"
 
 
 def test_too_large_a_body_is_refused_before_the_api_sees_it(nginx: Nginx, tenant: Tenant) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from celery import Celery
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
-from kombu.common import Broadcast
 from kombu.entity import Exchange, Queue
 from kombu.transport import redis, virtual
 
@@ -19,7 +18,6 @@ from runtime.settings import Settings
 DRAIN_TASK = "wallet.drain"
 DELIVER_TASK = "webhooks.deliver"
 WEBHOOKS_QUEUE = "webhooks"
-TO_COURIERS = Exchange("couriers", type="fanout")  # whoever sends declares it: Redis does not tell what it is
 KEY_PREFIX = "bursar:"  # before every key in Redis, Celery's and ours, so that a shared server stays tidy
 
 # A drain run ends after a second (worker.drain.RUN_MAX_S); a minute means that it hangs, whatever the reason.
@@ -80,7 +78,7 @@ def make_celery(settings: Settings, *, partitions: int) -> Celery:
     names = map(queue_name, range(partitions))
     queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
     # An endpoint has one courier: the one that it has must hear of it. Publish/subscribe; nothing waits in Redis.
-    queues.append(Broadcast(WEBHOOKS_QUEUE, exchange=TO_COURIERS, routing_key=WEBHOOKS_QUEUE))
+    queues.append(Queue(WEBHOOKS_QUEUE, Exchange("couriers", type="fanout"), routing_key=WEBHOOKS_QUEUE))
     transport: dict[str, Any] = {
         "global_keyprefix": KEY_PREFIX,
         "priority_steps": [0],  # one list a queue: fewer keys to BRPOP, strictly first in, first out

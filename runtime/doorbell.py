@@ -19,7 +19,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from redis.client import Pipeline
 
-from runtime.celery_app import DELIVER_TASK, DRAIN_TASK, KEY_PREFIX, TO_COURIERS, WEBHOOKS_QUEUE, queue_name
+from runtime.celery_app import DELIVER_TASK, DRAIN_TASK, KEY_PREFIX, WEBHOOKS_QUEUE, queue_name
 from runtime.metrics import Rings
 
 log = structlog.get_logger()
@@ -126,7 +126,7 @@ class Doorbell:
         partition = random.choice(silent)
         if self._redis.set(flag_key(partition), b"1", nx=True, px=FLAG_TTL_MS):
             if partition == COURIERS:
-                self._celery.send_task(DELIVER_TASK, queue=WEBHOOKS_QUEUE, declare=[TO_COURIERS], ignore_result=True)
+                self._celery.send_task(DELIVER_TASK, queue=WEBHOOKS_QUEUE, ignore_result=True)
             else:
                 self._celery.send_task(DRAIN_TASK, args=(partition,), queue=queue_name(partition), ignore_result=True)
             self._rings.sent()

@@ -25,7 +25,8 @@ WEBHOOKS = (
                     WHERE h.tenant_id = w.tenant_id AND h.asset = s.code AND h.member = 'limits'
                       AND (h.wallet IS NULL OR h.wallet = w.code)) AS since
             FROM accounts a JOIN wallets w ON w.id = a.wallet_id JOIN assets s ON s.id = a.asset_id
-            WHERE NOT a.allow_negative AND (a.limits IS NOT NULL OR s.limits IS NOT NULL)
+            WHERE NOT a.allow_negative
+              AND COALESCE(a.limits ->> 'balance_low_below', s.limits ->> 'balance_low_below') IS NOT NULL
         ), falls AS (
             SELECT a.tenant_id, a.wallet, a.asset, e.seq, e.version
             FROM watched a JOIN entries e ON e.account_id = a.id AND (a.since IS NULL OR e.at > a.since)

@@ -194,6 +194,7 @@ async def deliver(url: str) -> None:
         await deliveries.settle(connection, settled)
         await deliveries.note_health(connection, target.endpoint_id, failing_since=now, paused_until=None)
         await deliveries.disable(connection, target, "gone", now)
+        await deliveries.share(connection)
         await deliveries.purge(connection, now + timedelta(days=2), retention=timedelta(days=1), most=10, after={})
 
 

@@ -1,8 +1,10 @@
 """The api, wired together. `uvicorn --factory api.app:create_app`."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -54,7 +56,7 @@ from runtime.vault import vault
 class Api(FastAPI):
     """FastAPI behind our edge, which takes the two hottest routes past the framework's own layers."""
 
-    edge: Edge
+    edge: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -151,12 +153,16 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.vault = vault(config)
     state.allowed_hosts = AllowedHosts.parse(config.webhook_allowed_hosts or "")
     state.backlog = Backlog(database_url, max_backlog=config.max_backlog)
-    state.intake = Intake(
-        database_url,
-        state.doorbell,
-        backlog=state.backlog,
-        grouped=metrics.group_size.observe,
-    )
+    intake, tracing = Intake, None
+    if config.otlp_endpoint:
+        from api.traced import TracedEdge, TracedIntake
+        from runtime.tracing import Tracing
+
+        assert isinstance(app, Api)
+        tracing = Tracing(config.otlp_endpoint, ratio=config.trace_ratio, service="bursar-api")
+        app.edge = TracedEdge(app.edge, tracing)
+        intake = partial(TracedIntake, tracing)
+    state.intake = intake(database_url, state.doorbell, backlog=state.backlog, grouped=metrics.group_size.observe)
     metrics.watch(
         waiting=lambda: state.waiting.waiting, feed=lambda: state.feed.waiting, pace_s=lambda: state.backlog.pace_s
     )
@@ -171,5 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     finally:
         for part in reversed(parts):
             await part.stop()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.stop)
         await state.redis.aclose()
         await state.engine.dispose()

@@ -161,16 +161,19 @@ class Intake:
             if not submission.answer.done():  # done: its client has gone
                 submission.answer.set_result(list(answers))
 
-    @staticmethod
     async def _accept(
-        connection: psycopg.AsyncConnection[Any], batch: list[NewCommand], *, atomic: bool
+        self, connection: psycopg.AsyncConnection[Any], batch: list[NewCommand], *, atomic: bool
     ) -> Sequence[Accepted | None]:
         """Two groups with the same keys in opposite order deadlock; PostgreSQL ends one of them, which goes again."""
-        accept = inbox.accept_group if atomic else inbox.accept
         for _ in range(DEADLOCKS_MAX):
             with contextlib.suppress(psycopg.errors.DeadlockDetected):
-                return await accept(connection, batch)
-        return await accept(connection, batch)
+                return await self._accept_once(connection, batch, atomic=atomic)
+        return await self._accept_once(connection, batch, atomic=atomic)
+
+    async def _accept_once(
+        self, connection: psycopg.AsyncConnection[Any], batch: list[NewCommand], *, atomic: bool
+    ) -> Sequence[Accepted | None]:
+        return await (inbox.accept_group if atomic else inbox.accept)(connection, batch)
 
     @staticmethod
     def _fail(group: list[_Submission], error: Exception) -> None:

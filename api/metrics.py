@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
+from ledger.operators import Audit
 from ledger.overview import Database, Partition, Webhooks
 from ledger.reads import Backlog
 from runtime.metrics import Outcomes, Rings, new_registry
@@ -30,6 +31,7 @@ class Service(NamedTuple):
     partitions: Sequence[Partition]
     webhooks: Webhooks
     database: Database
+    audit: Audit | None  # the last one; None: there was none
 
 
 class Metrics:
@@ -99,9 +101,13 @@ class Requests:
         """By what each endpoint's requests are counted."""
         self._routes = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
+    def route(self, scope: Scope) -> str:
+        """The template of the route that the request took."""
+        return self._routes.get(scope.get("endpoint"), _ELSEWHERE)
+
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        key = method, self._routes.get(scope.get("endpoint"), _ELSEWHERE), status
+        key = method, self.route(scope), status
         seen = self._seen.get(key)
         if seen is None:
             counted = self._answered.labels(*key[:2], str(status)).inc
@@ -167,6 +173,17 @@ class _WholeService(Collector):
             "Sessions of a kind of process in PostgreSQL; a worker process has one or two.",
             "application",
             {name: database.count(name) for name in _APPLICATIONS},
+        )
+        audit = service.audit
+        yield _gauge(
+            "bursar_audit_passed",
+            "1: the last audit found every invariant to hold; NaN: there was none.",
+            unknown if audit is None else not any(finding.breaches for finding in audit.findings),
+        )
+        yield _gauge(
+            "bursar_audit_timestamp_seconds",
+            "When the last audit began; 0: there was none.",
+            0 if audit is None else audit.at.timestamp(),
         )
         yield _gauge("bursar_database_connections", "Connections to PostgreSQL, whose ever.", database.connections)
         yield _gauge("bursar_database_connections_max", "As many as it takes.", database.connections_max)

@@ -17,7 +17,7 @@ from ledger.limits import Limits, combine, read_limits
 from ledger.registers import ASSET_COLUMNS, Asset, asset_of
 
 # The migration that this version of the code needs. A newer schema serves it too: migrations go before the code.
-SCHEMA = "0020"
+SCHEMA = "0021"
 
 
 # --- wallets -------------------------------------------------------------------------------------------------------

@@ -472,4 +472,12 @@ audits = Table(  # what `bursar audit` found
     Column("findings", JSON, nullable=False),  # [{number, name, checked, breaches}]
 )
 
+traces = Table(  # where the trace of a command continues; only while tracing is on
+    "traces",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("traceparent", Text, nullable=False),
+    Column("at", _timestamp, nullable=False, server_default=func.now()),
+)
+
 RECORDS = (commands, outcomes, transfers, entries, lot_entries, changes, operator_actions)

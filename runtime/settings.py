@@ -67,6 +67,15 @@ class Settings(BaseSettings):
         None, pattern=r"^https?://[^\s\"'<>@]+$", description="Where people reach Flower: the dashboard links to it."
     )
 
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Where traces go: an OpenTelemetry collector, as in http://collector:4318.",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="The share of requests without a traceparent of their own that are traced."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

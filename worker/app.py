@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import threading
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -48,8 +49,14 @@ def start(**_: Any) -> None:
     if ports := settings().metrics_ports:
         show(metrics.registry, host=settings().host, ports=ports)
     doorbell = Doorbell(celery, redis_url, rings=metrics.rings)
-    _drainer = Drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics)
-    Lookout(Drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics), busy=_draining.locked).start()
+    drainer = Drainer
+    if endpoint := settings().otlp_endpoint:
+        from runtime.tracing import Tracing
+        from worker.traced import TracedDrainer
+
+        drainer = partial(TracedDrainer, Tracing(endpoint, ratio=settings().trace_ratio, service="bursar-worker"))
+    _drainer = drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics)
+    Lookout(drainer(url, doorbell, Announcer(redis_url), SERVES, metrics=metrics), busy=_draining.locked).start()
 
 
 @signals.setup_logging.connect

@@ -356,9 +356,12 @@ class Courier:
             log.exception("courier.unsignable", endpoint=target.endpoint_id)
             answer = _fault(f"A defect of the courier: {type(error).__name__}.")
         else:
-            answer = await self._sender.post(target.url, headers | signed, letter.body)
+            answer = await self._post(letter.due, target.url, headers | signed, letter.body)
         self._done.append((served, letter, answer, at))
         self._something.set()
+
+    async def _post(self, _due: Due, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        return await self._sender.post(url, headers, body)
 
     def _opened(self, target: Target) -> tuple[list[str], dict[str, str]]:
         """The secrets that sign, and the headers that go with every attempt. Raises Unsealable."""

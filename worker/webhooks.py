@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from celery import signals
@@ -50,7 +51,14 @@ def make_courier(config: Settings, metrics: CourierMetrics | None = None) -> Cou
     opened = vault(config)
     assert opened is not None  # worker.serve has looked
     allowed = AllowedHosts.parse(config.webhook_allowed_hosts or "")
-    return Courier(
+    courier = Courier
+    if config.otlp_endpoint:
+        from runtime.tracing import Tracing
+        from worker.traced import TracedCourier
+
+        tracing = Tracing(config.otlp_endpoint, ratio=config.trace_ratio, service="bursar-courier")
+        courier = partial(TracedCourier, tracing)
+    return courier(
         config.database_url.get_secret_value(),
         opened,
         lambda: Sender(allowed, connections_max=IN_THE_AIR_MAX),

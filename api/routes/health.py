@@ -17,7 +17,7 @@ from api.metrics import Metrics, Service
 from api.openapi import problems
 from api.problems import KINDS, Problem, unavailable
 from api.state import autocommit
-from ledger import overview, reads
+from ledger import operators, overview, reads
 
 log = structlog.get_logger()
 
@@ -64,6 +64,7 @@ async def _service(request: Request) -> Service | None:
                 await overview.partitions(connection),
                 await overview.webhooks(connection, None),
                 await overview.database(connection),
+                await operators.last_audit(connection),
             )
     except (TimeoutError, SQLAlchemyError, PsycopgError) as error:
         log.warning("metrics.no_backlog", error=type(error).__name__)

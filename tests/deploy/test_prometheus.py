@@ -62,6 +62,11 @@ CASES = {
     "BursarCommandQuarantined": Case(
         {"bursar_quarantined_commands_total": "0x10 1x30"}, {"bursar_quarantined_commands_total": "3x40"}
     ),
+    "BursarAuditFailed": Case({"bursar_audit_passed": "1x10 0x30"}, {"bursar_audit_passed": "1x40"}),
+    "BursarAuditTooOld": Case(
+        {"bursar_audit_timestamp_seconds": f"{-26 * 3600}x40"},  # promtool's clock begins at 0
+        {"bursar_audit_timestamp_seconds": f"{-26 * 3600}x5 300x35"},
+    ),
     "BursarApiErrors": Case(requests(20), requests(5)),
     "BursarBacklogged": Case(requests(1, "429"), requests(1, "422")),
     "BursarDrainFaults": Case(

@@ -1,4 +1,5 @@
-"""One service of several processes, watched: its metrics add up, and rules and dashboard ask for what is there."""
+"""One service of several processes, watched: its metrics add up, rules and dashboard ask for what is there, and a trace
+leads from a request to its webhook."""
 
 import json
 from collections.abc import Generator
@@ -13,10 +14,11 @@ from bursar.local.postgres import Postgres
 from tests import servers
 from tests.crash.model import ASSET
 from tests.crash.service import Tenant, lives, wait_for
+from tests.deploy.collector import spans
 from tests.deploy.places import REPOSITORY
 from tests.deploy.promql import Matcher, parse
 from tests.deploy.watched import PROCESSES, Scrape, Watched, total
-from tests.receivers import Receiver, reply
+from tests.receivers import Receiver, Request, reply
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,16 +30,22 @@ class Running(NamedTuple):
     stack: Watched
     tenant: Tenant
     receiver: Receiver
+    collector: Receiver
 
 
 @pytest.fixture(scope="module")
 def running(postgres: Postgres, template: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     """Everything has happened: commands applied and refused, replayed and cancelled, webhooks delivered and not."""
-    with servers.fresh_database(postgres, template=template) as url, Receiver() as receiver:
-        stack = Watched(tmp_path_factory.mktemp("watched"), postgres, url)
+    with (
+        servers.fresh_database(postgres, template=template) as url,
+        Receiver() as receiver,
+        Receiver() as collector,
+    ):
+        tracing = {"BURSAR_OTLP_ENDPOINT": collector.url, "BURSAR_TRACE_RATIO": "0"}
+        stack = Watched(tmp_path_factory.mktemp("watched"), postgres, url, **tracing)
         try:
             stack.start()
-            yield Running(stack, busy(stack, receiver), receiver)
+            yield Running(stack, busy(stack, receiver), receiver, collector)
         finally:
             stack.end()
 
@@ -88,6 +96,63 @@ def test_the_whole_service_as_each_api_tells_it(stack: Watched) -> None:
         assert scrape.sum("bursar_webhook_endpoints", state="enabled") == 1
         assert scrape.sum("bursar_database_sessions", application="bursar-worker") >= 2
         assert scrape.sum("bursar_database_sessions", application="bursar-courier") == 1
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def posted(running: Running, key: str, traceparent: str) -> str:
+    """The id of a command that was posted with this traceparent, once its webhook has arrived."""
+    before = len(running.receiver.requests)
+    body = {"type": "top_up", "wallet": "traced", "asset": ASSET, "amount": "1"}
+    answer = running.stack.post(running.tenant.key, "/v1/commands", body, Idempotency_Key=key, traceparent=traceparent)
+    assert answer.status in (200, 202), answer
+    wait_for(
+        lambda: any(answer.body["id"] in request.body.decode() for request in running.receiver.requests[before:]),
+        "the webhook of the command",
+    )
+    return answer.body["id"]
+
+
+def webhook_of(running: Running, command: str) -> Request:
+    return next(request for request in running.receiver.requests if command in request.body.decode())
+
+
+def test_a_trace_leads_from_the_callers_request_to_the_webhook(running: Running) -> None:
+    command = posted(running, "traced", f"00-{TRACE}-{CALLER}-01")
+    wait_for(
+        lambda: (
+            {span.name for span in spans(running.collector.requests) if span.trace == TRACE}
+            >= {"POST /v1/commands", "accept", "drain", "deliver"}
+        ),
+        "all four spans",
+    )
+    found = {span.name: span for span in spans(running.collector.requests) if span.trace == TRACE}
+    request, accept, drain, deliver = (found[name] for name in ("POST /v1/commands", "accept", "drain", "deliver"))
+    assert {span.service for span in (request, accept)} == {"bursar-api"}
+    assert (drain.service, deliver.service) == ("bursar-worker", "bursar-courier")
+    assert request.parent == CALLER
+    assert accept.parent == request.id
+    assert drain.parent == deliver.parent == accept.id
+    assert accept.attributes["bursar.command"] == drain.attributes["bursar.command"] == command
+    assert (drain.attributes["bursar.type"], drain.attributes["bursar.code"]) == ("top_up", "applied")
+    assert request.attributes["http.response.status_code"] == 202
+    assert min(span.took_ns for span in found.values()) > 0
+    assert webhook_of(running, command).headers["traceparent"] == f"00-{TRACE}-{deliver.id}-01"
+
+
+def test_what_nobody_traces_leaves_no_row_and_no_header(running: Running) -> None:
+    """The caller says no; and of those that say nothing, this service traces none."""
+    told = posted(running, "untraced", f"00-{TRACE[::-1]}-{CALLER}-00")
+    assert "traceparent" not in webhook_of(running, told).headers
+    keys = running.stack.rows("SELECT idempotency_key FROM traces JOIN commands USING (seq)")
+    assert set(keys) <= {("traced",)}
+    assert {span.trace for span in spans(running.collector.requests)} <= {TRACE}
+
+
+# --- rules and dashboard ---------------------------------------------------------------------------------------------
 
 
 def ours(scrapes: list[Scrape], matcher: Matcher, name: str) -> bool:

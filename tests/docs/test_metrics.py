@@ -22,6 +22,7 @@ SERVICE = Service(
     [Partition(0, 1, False, 2.0, 0, None, None, None, None)],
     Webhooks(1, 0, 0, 0, 0, 0, 0.0),
     Database("18", "0016", "0016", 1, 100, []),
+    None,
 )
 SUFFIXES = {"counter": "_total", "gauge": "", "histogram": ""}
 # Units that are not base units, types in names, and what the formats of Prometheus add by themselves.

@@ -33,6 +33,7 @@ KEYS = {
     "uq_assets_tenant_id_code": {"tenant_id", "code"},
     "pk_assets": {"id"},
     "pk_chain_heads": {"partition"},
+    "pk_traces": {"seq"},
     "ix_webhook_endpoints_tenant_id": {"tenant_id"},
     "ix_outcomes_feed": {"client_id", "stream", "position"},
 }

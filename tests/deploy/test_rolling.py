@@ -77,7 +77,7 @@ def door(folder: Path, ports: list[int]) -> Generator[list[int]]:
         proxy.stop()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_a_new_version_comes_in_while_commands_flow(
     service: Service, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Any, LiteralString
 import psycopg
 from msgspec import Struct
 
-COUNTED_MAX = 10_000  # pending commands counted in one partition: 1 ms; "more than that" says as much
-SAMPLED = 400  # outcomes whose latency is looked at in one sample: each is two more lookups
+LOOKED_AT_MAX = 2_000  # numbers of one stretch whose rows are read, the newest: a millisecond, however many there were
+SAMPLED = 200  # outcomes whose latency is looked at in one sample: each is another lookup
 ENDPOINTS_MAX = 50  # of a tenant, and NEWEST deliveries of each: 5,000 rows at the most
 NEWEST = 100
 
@@ -35,7 +35,7 @@ async def marks(connection: Connection) -> Marks:
 
 
 class Queue(Struct, frozen=True):
-    """`pending` is counted up to COUNTED_MAX. `oldest_s`: the age of the oldest; 0 where nothing is pending."""
+    """`pending` is counted up to a bound. `oldest_s`: the age of the oldest; 0 where nothing is pending."""
 
     partition: int
     pending: int
@@ -54,9 +54,10 @@ ORDER BY p.partition
 """
 
 
-async def queues(connection: Connection) -> list[Queue]:
+async def queues(connection: Connection, *, at_most: int) -> list[Queue]:
+    """Every partition. `at_most`: how many pending commands are counted in each."""
     async with connection.cursor(binary=True) as cursor:
-        await cursor.execute(_QUEUES, (COUNTED_MAX,))
+        await cursor.execute(_QUEUES, (at_most,))
         return [Queue(*row) for row in await cursor.fetchall()]
 
 
@@ -65,10 +66,17 @@ SELECT count(*) FROM commands WHERE seq > %b::bigint AND seq <= %b::bigint AND t
 """
 
 
-async def accepted(connection: Connection, tenant_id: int, *, after: Marks, upto: Marks) -> int:
-    """How many of the tenant's commands have numbers of this stretch."""
-    (count,) = await _row(connection, _ACCEPTED, (after.seq, upto.seq, tenant_id))
-    return count
+async def accepted(connection: Connection, tenant_id: int, *, after: Marks, upto: Marks) -> float:
+    """How many of the tenant's commands have numbers of this stretch; of a long one, by its newest part."""
+    begin, share = _looked_at(after.seq, upto.seq)
+    (count,) = await _row(connection, _ACCEPTED, (begin, upto.seq, tenant_id))
+    return count * share
+
+
+def _looked_at(after: int, upto: int) -> tuple[int, float]:
+    """Where the part of a stretch begins that is read, and how many times longer the stretch is."""
+    begin = max(after, upto - LOOKED_AT_MAX)
+    return begin, (upto - after) / max(upto - begin, 1)
 
 
 _OF_TENANT: LiteralString = """
@@ -88,27 +96,29 @@ WHERE k.tenant_id = %b::int AND o.position %% %b::bigint = 0
 
 
 class Decided(Struct, frozen=True):
-    """Outcomes of one stretch. Milliseconds from acceptance to decision; None: too few were looked at."""
+    """Outcomes of one stretch. Milliseconds from acceptance to decision; None: there were none."""
 
-    applied: int
+    applied: float
     refused: dict[str, int]  # by code, whatever was not applied
     p50_ms: float | None
     p99_ms: float | None
 
 
 async def decided(connection: Connection, tenant_id: int, *, after: Marks, upto: Marks) -> Decided:
-    """What came of the tenant's commands, of the outcomes that have positions of this stretch."""
+    """What came of the tenant's commands, of the outcomes that have positions of this stretch; of a long one, by its
+    newest part."""
+    begin, share = _looked_at(after.position, upto.position)
     async with connection.cursor(binary=True) as cursor:
-        await cursor.execute(_DECIDED, (after.position, upto.position, tenant_id))
+        await cursor.execute(_DECIDED, (begin, upto.position, tenant_id))
         rows = await cursor.fetchall()
         total = sum(count for _, _, count in rows)
         every = max(1, total // SAMPLED)
         latency = None
         if total:
-            await cursor.execute(_LATENCY, (after.position, upto.position, tenant_id, every))
+            await cursor.execute(_LATENCY, (begin, upto.position, tenant_id, every))
             ((latency,),) = await cursor.fetchall()
-    applied = sum(count for status, _, count in rows if status == "applied")
-    refused = {code: count for status, code, count in rows if status != "applied"}
+    applied = share * sum(count for status, _, count in rows if status == "applied")
+    refused = {code: round(share * count) for status, code, count in rows if status != "applied"}
     p50, p99 = latency or (None, None)
     return Decided(applied, refused, p50, p99)
 

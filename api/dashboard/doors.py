@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, quote
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -124,6 +124,8 @@ def _to_sign_in(request: Request) -> Response:
 
 def _told(request: Request, session: Session | None, error: Exception) -> Response:
     """An error as a page, or as a line where a part of a page was asked for. Raises what is no problem of ours."""
+    if isinstance(error, ClientDisconnect):  # nobody is left to tell (api.edge)
+        raise error
     if isinstance(error, TimeoutError):
         error = unavailable()
     problem = error if isinstance(error, Problem) else database_problem(error)

@@ -1,6 +1,5 @@
 """The overview: how the service does, live."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -31,7 +30,8 @@ async def live(request: Request, session: Session) -> Response:
     if sampler.stopping or sampler.viewers >= VIEWERS_MAX:
         raise Refused(503, "overloaded", "too many are looking on")
     watch = sampler.watch(session.tenant_id)
-    return StreamingResponse(_events(request, session, sampler, watch), headers=HEADERS, media_type="text/event-stream")
+    headers = {**HEADERS, "X-Accel-Buffering": "no"}  # nginx would hold it back
+    return StreamingResponse(_events(request, session, sampler, watch), headers=headers, media_type="text/event-stream")
 
 
 async def _events(request: Request, session: Session, sampler: Sampler, watch: Watch) -> AsyncGenerator[bytes]:
@@ -47,8 +47,6 @@ async def _events(request: Request, session: Session, sampler: Sampler, watch: W
             if count % ASK_AGAIN_EVERY == 0 and not await doors.still_signed_in(request):
                 return
             yield _event("sample", _point(watch.samples[-1])) + _event("state", _state(session, watch))
-    except asyncio.CancelledError:
-        raise
     finally:
         watch.viewers -= 1
 

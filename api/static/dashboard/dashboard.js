@@ -9,6 +9,9 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const plain = (value, digits) => value == null ? "—" : value.toLocaleString("en", { maximumFractionDigits: digits });
 
+  // Where nobody points, the legend tells the last values.
+  const rest = (chart) => { if (chart.data[0].length) chart.setLegend({ idx: chart.data[0].length - 1 }); };
+
   function axes(format) {
     const line = { stroke: colour("--line-soft"), width: 1 };
     const common = { stroke: colour("--faint"), font: "11px system-ui, sans-serif", grid: line, ticks: { show: false } };
@@ -50,19 +53,15 @@
       width: element.clientWidth, height: element.clientHeight - 26,
       tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"),
       series: [time, ...lines], axes: axes(format), scales: { y: { range } },
-      cursor: { drag: { x: false, y: false }, points: { size: 6 } }, legend: { live: true },
+      hooks: { ready: [rest] }, cursor: { drag: { x: false, y: false }, points: { size: 6 } }, legend: { live: true },
     };
     if (kind !== "balance") options.scales.x = { range: () => { const now = Date.now() / 1e3; return [span(now), now]; } };
     element.replaceChildren();
     const chart = new uPlot(options, data, element);
-    rest(chart);
     chart.over.addEventListener("mouseleave", () => rest(chart));
     charts.add({ chart, element, again: () => draw(element, kind, chart.data) });
     return chart;
   }
-
-  // Where nobody points, the legend tells the last values.
-  const rest = (chart) => { if (chart.data[0].length) chart.setLegend({ idx: chart.data[0].length - 1 }); };
 
   // The last hour, or what there is of it, but no less than five minutes.
   let began = null;

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import Problem, database_problem
+from runtime.log import request_id as logged_request_id
 
 log = structlog.get_logger()
 
@@ -74,6 +75,7 @@ class Edge:
         if request_id is None or not _SANE(request_id):
             request_id = b"%s-%x" % (self._prefix.encode(), next(self._numbers))
         scope.setdefault("state", {})["request_id"] = request_id.decode()
+        logged_request_id.set(request_id.decode())
         status = CLIENT_LEFT
 
         async def send_with_headers(message: Message) -> None:

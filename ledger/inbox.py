@@ -32,6 +32,7 @@ from ledger.commands import (
     read_options,
 )
 from ledger.errors import BrokenInvariant
+from ledger.ids import command_id
 
 # The space of advisory locks that guard partitions: one drain at a time in each. Registers that drains read (a
 # wallet's or an asset's status) change under all of them (ledger.registers).
@@ -380,6 +381,12 @@ def count_attempt(connection: psycopg.Connection[Any], seq: int) -> int:
     """Note that this command broke a drain; how many it has broken by now. 0: it is no longer pending."""
     row = connection.execute(_COUNT_ATTEMPT, (seq,)).fetchone()
     return row[0] if row else 0
+
+
+def public_id(connection: psycopg.Connection[Any], seq: int) -> str:
+    """The id by which clients know this command."""
+    ((accepted_at,),) = connection.execute("SELECT accepted_at FROM commands WHERE seq = %b::bigint", (seq,)).fetchall()
+    return command_id(seq, accepted_at)
 
 
 def _command(row: tuple[Any, ...]) -> Command:

@@ -2,16 +2,27 @@
 
 import logging
 import sys
+from contextvars import ContextVar
+from typing import Any
 
 import structlog
 
 from runtime.settings import Settings
+
+request_id: ContextVar[str] = ContextVar("request_id")  # of the request that is being answered
+
+
+def _add_request(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if (id_ := request_id.get(None)) is not None:
+        event.setdefault("request_id", id_)
+    return event
 
 
 def configure(settings: Settings) -> None:
     """Set up structlog and send the libraries' own records through the same renderer."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_request,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -219,6 +219,7 @@ class Drainer:
             if claim is None:
                 return []
             written = journal.quarantine(connection, unit, claim.now, task_id=task_id)
+            named = {"command": inbox.public_id(connection, unit[0].seq), "wallet": unit[0].wallet}
         self._metrics.quarantined.inc(len(unit))
-        log.error("command.quarantined", seq=unit[0].seq, attempts=attempts, error=repr(error)[:500])
+        log.error("command.quarantined", **named, seq=unit[0].seq, attempts=attempts, error=repr(error)[:500])
         return self._noted(unit, written)

@@ -4,8 +4,11 @@ leads from a request to its webhook."""
 import json
 from collections.abc import Generator
 from typing import Any, NamedTuple
+from urllib.request import Request as UrlRequest
+from urllib.request import urlopen
 
 import psutil
+import psycopg
 import pytest
 import yaml
 
@@ -13,7 +16,7 @@ from api.problems import KINDS
 from bursar.local.postgres import Postgres
 from tests import servers
 from tests.crash.model import ASSET
-from tests.crash.service import Tenant, lives, wait_for
+from tests.crash.service import SECRETS_KEY, Tenant, lives, wait_for
 from tests.deploy.collector import spans
 from tests.deploy.places import REPOSITORY
 from tests.deploy.promql import Matcher, parse
@@ -220,3 +223,54 @@ def test_a_killed_worker_leaves_no_lies(stack: Watched, running: Running) -> Non
     stack.settled()
     left = [scrape for scrape in stack.scrape_workers() if scrape.process == "worker"]
     assert total(left, "bursar_outcomes_total") == before + 1
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+HUSH = "hush-hush-"  # begins every secret of these tests that may be chosen
+
+
+def test_no_secret_is_in_a_log(running: Running) -> None:
+    """Of any process, at the most talkative level: those that work, and those that do not find their servers."""
+    stack, key, wrong_key = running.stack, running.tenant.key, running.tenant.key[:-8] + "00000000"
+    headers = {"Authorization": f"Bearer {HUSH}header"}
+    with Receiver() as gone:
+        unreachable = gone.url
+    secrets = [key, wrong_key, SECRETS_KEY]
+    for url in (f"{running.receiver.url}?token={HUSH}url", f"{unreachable}?token={HUSH}url"):
+        made = stack.post(key, "/v1/webhook_endpoints", {"url": url, "headers": headers})
+        assert made.status == 201, made
+        rotated = stack.post(key, f"/v1/webhook_endpoints/{made.body['id']}/rotate_secret", {})
+        assert stack.post(key, f"/v1/webhook_endpoints/{made.body['id']}/test").status == 202
+        secrets += [made.body["secret"], rotated.body["secret"]]
+    assert stack.post(wrong_key, "/v1/commands", {}).status == 401
+    assert stack.post(key, "/v1/commands", {"type": "spend", "metadata": None}).status >= 400
+    lost = {
+        "api": {"BURSAR_DATABASE_URL": f"postgresql://nobody:{HUSH}database@127.0.0.1:1/none"},
+        "worker": {"BURSAR_REDIS_URL": f"redis://:{HUSH}redis@127.0.0.1:1/0"},
+    }
+    api, worker = (stack.add_program(name, name, **environment) for name, environment in lost.items())
+    for program in (api, worker):
+        program.spawn()
+    wait_for(lambda: any("token=" in request.target for request in running.receiver.requests), "the test event")
+    wait_for(lambda: not api.alive and "Cannot connect to redis" in worker.log.read_text(), "complaints of both")
+    for program in (api, worker):
+        stack.dismiss(program)
+    logs = stack.logs()
+    assert all(text for text in logs.values())
+    assert len(logs) == 6
+    assert any(line.get("level") == "debug" for line in stack.events())
+    for name, text in logs.items():
+        assert [secret for secret in (*secrets, HUSH) if secret in text] == [], name
+
+
+def test_what_a_request_causes_names_it(running: Running) -> None:
+    """A line of JSON, with the id that whoever asked was told: a scrape to which PostgreSQL does not say all."""
+    stack = running.stack
+    asked = UrlRequest(f"http://127.0.0.1:{stack.api.port}/metrics", headers={"Request-Id": "a-scrape"})
+    with psycopg.connect(stack.database_url) as holder:
+        holder.execute("LOCK TABLE webhook_endpoints")
+        with urlopen(asked, timeout=10) as answer:
+            assert b"bursar_database_up 0.0" in answer.read()
+    (line,) = [line for line in stack.events() if line["event"] == "metrics.no_backlog"]
+    assert (line["request_id"], line["level"]) == ("a-scrape", "warning")

@@ -49,13 +49,22 @@ class Watched(Service):
     def __init__(self, folder: Path, postgres: Postgres, database_url: str, **environment: str) -> None:
         first = any_free_port()
         self.ports = range(min(first, 65_535 - PORTS), min(first, 65_535 - PORTS) + PORTS)
-        self._more = environment | {"BURSAR_METRICS_PORTS": f"{self.ports[0]}-{self.ports[-1]}"}
+        self._more = environment | {
+            "BURSAR_LOG_LEVEL": "debug",
+            "BURSAR_METRICS_PORTS": f"{self.ports[0]}-{self.ports[-1]}",
+        }
         super().__init__(folder, postgres, database_url)
         self.workers.clear()
         self.apis = [self.api, self.add_api()]
         self.worker = Program(self, "worker", "worker", "--concurrency", "2")
         self.courier = self.add_courier()
         self._programs.append(self.worker)
+
+    def add_program(self, name: str, *arguments: str, **environment: str) -> Program:
+        """One more, not started yet."""
+        program = Program(self, name, *arguments, **environment)
+        self._programs.append(program)
+        return program
 
     @property
     def environment(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 import worker.drain
 from ledger import inbox
+from ledger.ids import Kind, parse_id
 from tests.books import Bank
 from tests.worker.conftest import Workshop
 from worker.drain import ATTEMPTS_MAX
@@ -65,6 +66,10 @@ def test_a_poison_is_given_its_attempts_and_no_more(bank: Bank, workshop: Worksh
     with capture_logs() as logs:
         workshop.drainer(bank).run(task_id=task_id)
     (quarantined,) = [line for line in logs if line["event"] == "command.quarantined"]
+    named = parse_id(Kind.COMMAND, quarantined["command"])
+    assert named is not None
+    assert named[0] == poison
+    assert quarantined["wallet"] == bank.one("SELECT wallet FROM commands WHERE seq = %s", poison)
     assert (quarantined["seq"], quarantined["attempts"], quarantined["log_level"]) == (poison, ATTEMPTS_MAX, "error")
     assert bank.outcome(poison).task_id == task_id
     assert bank.pending() == []

@@ -2,18 +2,26 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import msgspec
 import psycopg
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bursar.desk import Tenant, ask, could_not, database_url, in_a_line, json_line, one_tenant, reading, refused
+from bursar.desk import (
+    Tenant,
+    ask,
+    could_not,
+    database_url,
+    in_a_line,
+    json_line,
+    one_tenant,
+    progress,
+    reading,
+    refused,
+)
 from ledger import db, exporting, importing, timeline
 from ledger.exporting import Written
 from ledger.ids import Kind, parse_id, transfer_id
@@ -22,23 +30,6 @@ from ledger.tenants import DEFAULT_TENANT
 from runtime.shown import represent
 
 REFUSED_SHOWN = 20  # the rest is counted
-
-
-@contextmanager
-def progress(total: int | None, what: str) -> Generator[Callable[[int], None]]:
-    """A bar on standard error, where that is a terminal; called with how far it is."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}" + (" of {task.total:,.0f}" if total is not None else "")),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda completed: bar.update(task, completed=completed)
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

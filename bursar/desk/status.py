@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bursar.desk import AnyTenant, AsJson, age, ask, could_not, json_line, reading, screen, tenant_id, when, why_not
 from ledger import overview, reads
+from ledger.operators import Audit, last_audit
 from ledger.overview import Database, Partition, Rates, Recent, Webhooks
 from ledger.reads import Supply
 from runtime.hints import RedisState, redis_state
@@ -45,6 +46,7 @@ class Status:
     recent: Recent
     webhooks: Webhooks
     supply: list[tuple[str, Supply]]
+    audit: Audit | None
     stuck: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
 
@@ -63,12 +65,15 @@ async def look(connection: AsyncConnection, tenant: str | None) -> Status:
         for each in await reads.supply(connection, id_, after="", limit=ASSETS_MAX)
     ]
     redis = redis_state(settings().redis_url.get_secret_value(), partitions=len(partitions))
-    stuck = what_is_stuck(database, partitions, webhooks)
+    audit = await last_audit(connection)
+    stuck = what_is_stuck(database, partitions, webhooks, audit)
     notes = what_to_know(redis, recent, webhooks)
-    return Status(datetime.now(UTC), database, redis, partitions, rates, recent, webhooks, supply, stuck, notes)
+    return Status(datetime.now(UTC), database, redis, partitions, rates, recent, webhooks, supply, audit, stuck, notes)
 
 
-def what_is_stuck(database: Database, partitions: Sequence[Partition], webhooks: Webhooks) -> list[str]:
+def what_is_stuck(
+    database: Database, partitions: Sequence[Partition], webhooks: Webhooks, audit: Audit | None
+) -> list[str]:
     """Sentences for whoever was woken: what does not move, and what to do."""
     stuck: list[str] = []
     if database.schema < database.schema_needed:
@@ -90,6 +95,9 @@ def what_is_stuck(database: Database, partitions: Sequence[Partition], webhooks:
         if database.count("bursar-courier"):
             courier = "the couriers do not keep up: start another, and read their log"
         stuck.append(f"A webhook has been due for {age(webhooks.overdue_s)} and {courier}.")
+    if audit is not None and (broken := [each for each in audit.findings if each.breaches]):
+        numbers = ", ".join(str(each.number) for each in broken)
+        stuck.append(f"The last audit found invariants broken ({numbers}): `bursar audit`, then docs/operating.md.")
     return stuck
 
 
@@ -198,6 +206,9 @@ def as_object(seen: Status) -> dict[str, Any]:
         },
         "redis": {"answers": seen.redis.answers, "version": seen.redis.version, "waiting": seen.redis.waiting},
         "webhooks": msgspec.structs.asdict(seen.webhooks),
+        "last_audit": None
+        if seen.audit is None
+        else {"at": seen.audit.at, "broken": [each.number for each in seen.audit.findings if each.breaches]},
         "supply": [
             {
                 "tenant": code,
@@ -233,6 +244,7 @@ def shown(seen: Status) -> Group:
     facts.add_row("applied", f"{seen.rates.applied_per_s:,.1f}/s")
     facts.add_row("pending", f"{waits:,}, the oldest for {age(oldest)}" if waits else "0")
     connected = f"{database.connections} of {database.connections_max} connections"
+    facts.add_row("last audit", f"{when(seen.audit.at)}: {_verdict(seen.audit)}" if seen.audit else "none is kept")
     facts.add_row("PostgreSQL", f"{database.version}, schema {database.schema}, {connected}")
     facts.add_row(
         "Redis", f"{redis.version}, {redis.waiting} doorbells wait" if redis.answers else "[red]does not answer[/]"
@@ -258,6 +270,11 @@ def shown(seen: Status) -> Group:
     parts += [f"[yellow]note[/]   {note}" for note in seen.notes]
     parts += [f"[red bold]STUCK[/]  {sentence}" for sentence in seen.stuck] or ["[green]Nothing is stuck.[/]"]
     return Group(*parts)
+
+
+def _verdict(audit: Audit) -> str:
+    broken = sum(each.breaches > 0 for each in audit.findings)
+    return f"[red]{broken} invariants broken[/]" if broken else f"all {len(audit.findings)} invariants hold"
 
 
 def partitions(as_json: AsJson = False) -> None:

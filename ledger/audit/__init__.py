@@ -4,15 +4,15 @@ Every check sees one snapshot (REPEATABLE READ, read-only), so a live system nei
 snapshot holds back vacuum for as long as it runs: minutes, for a ledger of a hundred million entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from ledger.audit.chain import CHAIN
 from ledger.audit.commands import COMMANDS
-from ledger.audit.invariant import Invariant
+from ledger.audit.invariant import WHOLE, Invariant
 from ledger.audit.journal import JOURNAL
 from ledger.audit.registers import REGISTERS
 from ledger.audit.webhooks import WEBHOOKS
@@ -38,22 +38,25 @@ class Finding:
         return not self.breaches
 
 
-def audit(engine: Engine, invariants: Sequence[Invariant] = INVARIANTS) -> list[Finding]:
-    """Check the invariants on one snapshot. No statement timeout: a large ledger takes its time."""
+def audit(
+    engine: Engine,
+    invariants: Sequence[Invariant] = INVARIANTS,
+    *,
+    told: Callable[[Invariant], object] = lambda invariant: None,
+) -> list[Finding]:
+    """Check the invariants on one snapshot. No statement timeout: a large ledger takes its time. `told`: of each
+    before it is checked."""
     with engine.connect() as connection:
         snapshot = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         findings: list[Finding] = []
         with snapshot.begin():
             snapshot.execute(text("SET LOCAL statement_timeout = 0"))
             for invariant in invariants:
+                told(invariant)
                 with snapshot.begin_nested() as settings:
                     for setting in filter(None, invariant.before.split(";")):
                         snapshot.execute(text(setting))
-                    checked = snapshot.scalar(text(invariant.checked)) or 0
-                    limited = text(
-                        f"SELECT * FROM ({invariant.breaches}) AS breach ORDER BY 1 LIMIT {BREACHES_MAX + 1}"
-                    )
-                    rows = [dict(row) for row in snapshot.execute(limited).mappings()]
+                    checked, rows = look(snapshot, invariant, invariant.breaches, WHOLE)
                     note = snapshot.scalar(text(invariant.note)) if invariant.note else None
                     settings.rollback()  # and the settings with it
                 truncated = len(rows) > BREACHES_MAX
@@ -61,3 +64,23 @@ def audit(engine: Engine, invariants: Sequence[Invariant] = INVARIANTS) -> list[
                     Finding(invariant.number, invariant.name, checked, rows[:BREACHES_MAX], truncated, note)
                 )
         return findings
+
+
+def look(
+    connection: Connection, invariant: Invariant, breaches: str, within: tuple[int, int]
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many things were looked at within these bounds, and those that break it: BREACHES_MAX and one at most."""
+    between = {"low": within[0], "high": within[1]}
+    checked = connection.execute(_bound(invariant.checked), _of(invariant.checked, between)).scalar() or 0
+    limited = f"SELECT * FROM ({breaches}) AS breach ORDER BY breach LIMIT {BREACHES_MAX + 1}"
+    rows = connection.execute(_bound(limited), _of(limited, between)).mappings()
+    return checked, [dict(row) for row in rows]
+
+
+def _bound(statement: str) -> TextClause:
+    typed = statement.replace(":low", "CAST(:low AS bigint)").replace(":high", "CAST(:high AS bigint)")
+    return text(typed)
+
+
+def _of(statement: str, between: dict[str, int]) -> dict[str, int]:
+    return {name: value for name, value in between.items() if f":{name}" in statement}

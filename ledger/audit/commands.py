@@ -6,13 +6,15 @@ COMMANDS = (
     Invariant(
         4,
         "every command is pending or has one outcome, and a transfer exactly if it was applied",
-        "SELECT count(*) FROM commands",
+        "SELECT count(*) FROM commands WHERE seq BETWEEN :low AND :high",
         """
         WITH queued AS (  -- a group is queued as one, under its first command
-            SELECT seq, partition FROM pending WHERE size = 1
+            SELECT seq, partition FROM pending
+            WHERE partition IN (SELECT partition FROM partitions) AND seq BETWEEN :low AND :high AND size = 1
             UNION ALL
             SELECT COALESCE(c.seq, p.seq), p.partition
-            FROM pending p LEFT JOIN commands c ON c.group_seq = p.seq WHERE p.size > 1
+            FROM pending p LEFT JOIN commands c ON c.group_seq = p.seq
+            WHERE p.size > 1 AND COALESCE(c.seq, p.seq) BETWEEN :low AND :high
         )
         SELECT seq, what FROM (
             SELECT seq, CASE
@@ -31,27 +33,40 @@ COMMANDS = (
                 WHEN t.tenant_id <> c.tenant_id OR t.partition <> c.partition
                     THEN 'its transfer names another tenant or partition'
                 END AS what
-            FROM commands c FULL JOIN outcomes o USING (seq) FULL JOIN queued p USING (seq)
-            FULL JOIN transfers t USING (seq)
-            FULL JOIN (SELECT seq, count(*) AS n FROM entries GROUP BY seq) e USING (seq)
+            FROM (SELECT * FROM commands WHERE seq BETWEEN :low AND :high) c
+            FULL JOIN (SELECT * FROM outcomes WHERE seq BETWEEN :low AND :high) o USING (seq)
+            FULL JOIN queued p USING (seq)
+            FULL JOIN (SELECT * FROM transfers WHERE seq BETWEEN :low AND :high) t USING (seq)
+            FULL JOIN (
+                SELECT seq, count(*) AS n FROM entries WHERE seq BETWEEN :low AND :high GROUP BY seq
+            ) e USING (seq)
             UNION ALL
-            SELECT seq, format('%s outcomes', count(*)) FROM outcomes GROUP BY seq HAVING count(*) > 1
+            SELECT seq, format('%s outcomes', count(*)) FROM outcomes WHERE seq BETWEEN :low AND :high
+            GROUP BY seq HAVING count(*) > 1
             UNION ALL
             SELECT c.group_seq, format('of a group of %s, %s are applied', count(*), count(t.seq))
-            FROM commands c LEFT JOIN transfers t USING (seq) WHERE c.group_seq IS NOT NULL
+            FROM commands c LEFT JOIN transfers t USING (seq) WHERE c.group_seq BETWEEN :low AND :high
             GROUP BY c.group_seq HAVING count(t.seq) NOT IN (0, count(*))
         ) x WHERE what IS NOT NULL
         """,
         before="SET LOCAL enable_indexonlyscan = off",  # a primary key would vouch for itself
+        along="seq",
     ),
     Invariant(
         6,
         "a client used each idempotency key for one command",
-        "SELECT count(*) FROM commands",
+        "SELECT count(*) FROM commands WHERE seq BETWEEN :low AND :high",
         """
         SELECT client_id, idempotency_key, count(*) AS commands, min(seq) AS first_seq
         FROM commands GROUP BY client_id, idempotency_key HAVING count(*) > 1
         """,
         before="SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off",  # not by the index it doubts
+        along="seq",
+        in_parts="""
+        SELECT c.client_id, c.idempotency_key, count(*) + 1 AS commands, c.seq AS first_seq
+        FROM commands c JOIN commands later USING (client_id, idempotency_key)
+        WHERE c.seq BETWEEN :low AND :high AND later.seq > c.seq
+        GROUP BY c.client_id, c.idempotency_key, c.seq
+        """,
     ),
 )

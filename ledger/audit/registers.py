@@ -6,28 +6,32 @@ REGISTERS = (
     Invariant(
         3,
         "what is held is the sum of open holds, and no player fell below zero but by a reversal that was allowed to",
-        "SELECT count(*) FROM accounts",
+        "SELECT count(*) FROM accounts WHERE id BETWEEN :low AND :high",
         """
         WITH holding AS (
-            SELECT account_id, sum(remaining) AS held FROM holds GROUP BY account_id
+            SELECT account_id, sum(remaining) AS held FROM holds WHERE account_id BETWEEN :low AND :high
+            GROUP BY account_id
+        ), ours AS (
+            SELECT * FROM accounts WHERE id BETWEEN :low AND :high
         ), falls AS (
             SELECT account_id, version, seq, balance_after - held_after AS available,
                    lag(balance_after - held_after, 1, 0::bigint) OVER in_order AS before
-            FROM entries WINDOW in_order AS (PARTITION BY account_id ORDER BY version)
+            FROM entries WHERE account_id BETWEEN :low AND :high
+            WINDOW in_order AS (PARTITION BY account_id ORDER BY version)
         )
         SELECT a.id AS account_id, w.code AS wallet, s.code AS asset, a.shard, x.what
         FROM (
             SELECT COALESCE(a.id, h.account_id) AS account_id,
                    format('%s held, the open holds have %s', COALESCE(a.held, 0), COALESCE(h.held, 0)) AS what
-            FROM accounts a FULL JOIN holding h ON h.account_id = a.id
+            FROM ours a FULL JOIN holding h ON h.account_id = a.id
             WHERE a.held IS DISTINCT FROM COALESCE(h.held, 0)
             UNION ALL
             SELECT a.id, format('%s held, the last entry says %s', a.held, e.held_after)
-            FROM accounts a JOIN entries e ON e.account_id = a.id AND e.version = a.version
+            FROM ours a JOIN entries e ON e.account_id = a.id AND e.version = a.version
             WHERE a.held <> e.held_after
             UNION ALL
             SELECT id, format('posted %s, held %s, never to fall below %s', posted, held, floor)
-            FROM accounts WHERE posted - held < floor AND NOT allow_negative
+            FROM ours WHERE posted - held < floor AND NOT allow_negative
             UNION ALL
             SELECT f.account_id, format('version %s left %s', f.version, f.available)
             FROM falls f JOIN accounts a ON a.id = f.account_id
@@ -39,6 +43,7 @@ REGISTERS = (
         JOIN accounts a ON a.id = x.account_id
         LEFT JOIN wallets w ON w.id = a.wallet_id LEFT JOIN assets s ON s.id = a.asset_id
         """,
+        along="account",
     ),
     Invariant(
         9,

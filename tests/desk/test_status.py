@@ -3,6 +3,8 @@
 import pytest
 
 from bursar.desk import status
+from ledger import db
+from ledger.operators import Audit, AuditFinding, keep_audit
 from runtime.settings import settings
 from tests.books import PARTITIONS, Bank
 from tests.desk.conftest import Bursar
@@ -72,6 +74,19 @@ def test_an_old_schema_is_stuck(bank: Bank, bursar: Bursar) -> None:
         assert "run `bursar migrate`" in bursar("status", code=1).out
     finally:
         bank.do("UPDATE alembic_version SET version_num = %s", at)
+
+
+def test_a_broken_invariant_is_stuck_until_an_audit_finds_it_whole(bank: Bank, bursar: Bursar) -> None:
+    engine = db.engine(bank.url, application="test-audit")
+    try:
+        for broken, code in ((3, 1), (0, 0)):
+            found = [AuditFinding(2, "balances", 10, broken), AuditFinding(3, "holds", 10, 0)]
+            keep_audit(engine, Audit(bank.in_seconds(0), 5, found))
+            said = bursar("status", code=code)
+            assert ("found invariants broken (2)" in said.out) == bool(broken)
+        assert "all 2 invariants hold" in said.out
+    finally:
+        engine.dispose()
 
 
 def test_what_failed_is_noted(bank: Bank, bursar: Bursar, tenant: str) -> None:

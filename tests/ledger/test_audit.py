@@ -117,7 +117,7 @@ def test_2_an_entry_of_no_account(bank: Bank, engine: Engine) -> None:
 
 def test_3_something_held_without_a_hold(bank: Bank, engine: Engine) -> None:
     bank.do("UPDATE accounts SET held = 5 WHERE id = %s", account_id(bank, "alice"))
-    assert broken(engine) == {3: ["5 held, the open holds have 0", "5 held, the last entry says 0"]}
+    assert broken(engine) == {3: ["5 held, the last entry says 0", "5 held, the open holds have 0"]}
 
 
 def test_3_a_player_who_was_below_zero_for_a_moment(bank: Bank, engine: Engine) -> None:

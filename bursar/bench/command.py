@@ -10,7 +10,7 @@ from bursar.bench.plan import Generator, Work
 
 WORKS: tuple[Work, ...] = get_args(Work)
 # They stop workers, start couriers, look into processes.
-OWN_SERVERS_ONLY = ("drain", "memory", "feed", "webhooks", "deliveries", "owing", "broken")
+OWN_SERVERS_ONLY = ("drain", "memory", "feed", "webhooks", "deliveries", "owing", "broken", "watched")
 
 
 def bench(
@@ -84,6 +84,7 @@ def bench(
     - deliveries: a courier delivers a backlog to 20 endpoints
     - owing: drains that owe a delivery each, and none, by turns
     - broken: 98 endpoints, with a dead and a hanging one, and without
+    - watched: the spends, with the dashboard and metrics looked at, and without
 
     Ends with `bursar audit`. Exit code 1: nothing could be measured; 3: there
     are figures, but they do not count.

@@ -8,7 +8,7 @@ from bursar.bench.figures import Spread
 
 Work = Literal[
     "singles", "batch", "hot", "spends", "lots", "mixed", "offered", "drain", "memory",
-    "feed", "webhooks", "deliveries", "owing", "broken",
+    "feed", "webhooks", "deliveries", "owing", "broken", "watched",
 ]  # fmt: skip
 Kind = Literal["fund", "fund_lots", "mix", "spends", "mixed"]
 Generator = Literal["auto", "wrk", "bundled"]  # auto: wrk where it is installed and able, else the bundled one

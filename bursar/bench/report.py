@@ -183,6 +183,7 @@ def _memory(work: WorkFigures | None) -> Goal:
 def _told(told: Mapping[str, Sequence[Telling]]) -> list[Goal]:
     feed, webhooks = (told[name][0].delay_ms if told.get(name) else None for name in ("feed", "webhooks"))
     without, owing = [each.per_s for each in told["owing"]] if told.get("owing") else (None, None)
+    unseen, looked_at = [each.per_s for each in told["watched"]] if told.get("watched") else (None, None)
     alone, beside = [each.delay_ms for each in told["broken"]] if told.get("broken") else (None, None)
     return [
         _at_most("feed", "outcome decided to event received, p99", feed.p99 if feed else None, 50),
@@ -191,6 +192,7 @@ def _told(told: Mapping[str, Sequence[Telling]]) -> list[Goal]:
         _at_least("deliveries", "deliveries/s", told["deliveries"][0].per_s if told.get("deliveries") else None, 800),
         _ratio("owing", "a drain that owes one each against one that owes none", owing, without, 0.75),
         _no_later("broken", "p99 to healthy endpoints, beside two that are not", alone, beside),
+        _ratio("watched", "spends looked at against spends alone", looked_at, unseen, 0.97),
     ]
 
 

@@ -26,6 +26,7 @@ MIGRATE_S = 120.0  # an empty database takes a second
 STOP_SIGNALS = ((signal.SIGTERM, 15.0),)  # time enough to end a drain; then SIGKILL, which loses nothing
 HTTP_S = 10.0
 POLL_S = 0.1
+METRICS_PORTS = 8  # one for each worker process, and some that others may have taken
 
 
 class StackError(Exception):
@@ -80,11 +81,12 @@ class OwnStack:
         self._courier: subprocess.Popen[bytes] | None = None
         self._secrets_key = base64url.encode(secrets.token_bytes(base64url.KEY_BYTES))
         self._port = 0
+        self._metrics_port = 0  # the first of METRICS_PORTS
 
     def start_databases(self) -> None:
         self.postgres.start()
         self.valkey.start()
-        self._port = any_free_port()
+        self._port, self._metrics_port = any_free_port(), any_free_port()
         self._migrate()
 
     def start_services(self) -> Target:
@@ -123,6 +125,10 @@ class OwnStack:
             "valkey": _pids([self.valkey.process]),
         }
 
+    def worker_metrics(self) -> list[str]:
+        """Where a worker process may show its metrics: nobody may be there."""
+        return [f"http://127.0.0.1:{self._metrics_port + number}/metrics" for number in range(METRICS_PORTS)]
+
     def dead(self) -> list[str]:
         """Which servers have ended though nobody stopped them."""
         named = {"api": self._api} | {f"worker {n}": worker for n, worker in enumerate(self._workers, start=1)}
@@ -156,6 +162,7 @@ class OwnStack:
             "BURSAR_PORT": str(self._port),
             "BURSAR_SECRETS_KEY": self._secrets_key,
             "BURSAR_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
+            "BURSAR_METRICS_PORTS": f"{self._metrics_port}-{self._metrics_port + METRICS_PORTS - 1}",
             "BURSAR_LOG_LEVEL": "warning",
             "BURSAR_LOG_FORMAT": "json",
             processes.STACK_MARK: str(self.folder),

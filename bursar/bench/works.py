@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bursar.bench import figures, told
+from bursar.bench import figures, told, watched
 from bursar.bench.drive import Running
 from bursar.bench.machine import CpuUse, cpu_use, memory_mib
 from bursar.bench.observe import Observer
@@ -106,27 +106,27 @@ class Bench:
         wallets = f"{options.wallets:,} wallets"
         match work:
             case "singles":
-                return self._full_load(work, f"single-command posts, {wallets}", self.plan())
+                return self.full_load(work, f"single-command posts, {wallets}", self.plan())
             case "batch":
                 title = f"batch posts of {options.batch}, {wallets}"
-                return self._full_load(work, title, self.plan(batch=options.batch))
+                return self.full_load(work, title, self.plan(batch=options.batch))
             case "hot":
                 plan = self.plan(batch=options.batch, wallet_prefix=self._hot, wallets=1)
-                return self._full_load(work, f"batch posts of {options.batch}, one wallet", plan)
+                return self.full_load(work, f"batch posts of {options.batch}, one wallet", plan)
             case "spends":
                 title = f"spends alone, posts of {options.batch}, {wallets}"
-                return self._full_load(work, title, self.plan(batch=options.batch, kind="spends"))
+                return self.full_load(work, title, self.plan(batch=options.batch, kind="spends"))
             case "lots":
                 title = f"spends alone, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
                 plan = self.plan(batch=options.batch, kind="spends", wallet_prefix=self._lots)
-                return self._full_load(work, title, plan)
+                return self.full_load(work, title, plan)
             case "mixed":
                 title = f"mixed commands, posts of {options.batch}, 1 wallet in {LOT_WALLET_EVERY} with lots"
                 plan = self.plan(batch=options.batch, kind="mixed", wallet_prefix=self._lots)
-                return self._full_load(work, title, plan)
+                return self.full_load(work, title, plan)
             case "offered":
                 plan = self.plan(rate=options.rate, wait_every=WAIT_EVERY)
-                return self._full_load(work, f"{options.rate:g} posts/s offered", plan, sampled=False)
+                return self.full_load(work, f"{options.rate:g} posts/s offered", plan, sampled=False)
             case "drain":
                 return self._drain()
             case "memory":
@@ -141,6 +141,8 @@ class Bench:
                 return told.owing(self)
             case "broken":
                 return told.broken(self)
+            case "watched":
+                return watched.watched(self)
 
     # --- loads --------------------------------------------------------------------------------------------------
 
@@ -191,6 +193,11 @@ class Bench:
             time.sleep(DRAINED_EVERY_S)
         return []
 
+    def metrics(self) -> list[str]:
+        """Where the api shows its metrics and, of servers of our own, the workers show theirs."""
+        urls = [f"http://{self.target.host}:{self.target.port}/metrics"]
+        return urls + self._stack.worker_metrics() if self._stack else urls
+
     def own_stack(self) -> OwnStack:
         """Raises StackError where the servers are somebody else's."""
         if self._stack is None:
@@ -232,7 +239,7 @@ class Bench:
             self.progress(what, passed_s / seconds)
             time.sleep(min(0.25, seconds - passed_s))
 
-    def _full_load(self, name: Work, title: str, plan: Plan, *, sampled: bool = True) -> WorkFigures:
+    def full_load(self, name: Work, title: str, plan: Plan, *, sampled: bool = True) -> WorkFigures:
         """Drive `plan` and look at a window inside of it."""
         options, observer = self.options, self._observer
         if self._stack is not None and observer is not None:

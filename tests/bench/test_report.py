@@ -53,6 +53,7 @@ WORKS = [
         load=None,
         told=[Telling("98", spread([8.0])), Telling("98 beside two", spread([10.0]))],
     ),
+    work("watched", 0, window=None, load=None, told=[Telling("no", per_s=1_000.0), Telling("yes", per_s=969.0)]),
 ]
 
 
@@ -93,6 +94,7 @@ def test_goals_are_judged_against_the_floor_of_the_run() -> None:
         "deliveries: deliveries/s": True,
         "owing: a drain that owes one each against one that owes none": False,
         "broken: p99 to healthy endpoints, beside two that are not": True,
+        "watched: spends looked at against spends alone": False,
     }
 
 

@@ -21,7 +21,7 @@ from bursar.bench.plan import Work
 from bursar.bench.works import Options
 from bursar.local import processes
 
-TOLD: tuple[Work, ...] = ("feed", "webhooks", "deliveries", "owing", "broken")
+TOLD: tuple[Work, ...] = ("feed", "webhooks", "deliveries", "owing", "broken", "watched")
 DRIVEN = tuple(work for work in WORKS if work not in TOLD)
 SHORT = (
     "--quick",
@@ -113,8 +113,8 @@ def test_who_is_told_and_when(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     works = {work.name: work.told for work in report.works}
     assert tuple(works) == TOLD
     counts = {name: [each.delay_ms.count for each in works[name] if each.delay_ms] for name in TOLD}
-    assert counts == {"feed": [20], "webhooks": [20], "deliveries": [], "owing": [], "broken": [50, 50]}
-    assert [bool(each.per_s) for name in ("deliveries", "owing") for each in works[name]] == [True] * 3
+    assert counts == {"feed": [20], "webhooks": [20], "deliveries": [], "owing": [], "broken": [50, 50], "watched": []}
+    assert [bool(each.per_s) for name in ("deliveries", "owing", "watched") for each in works[name]] == [True] * 5
     assert all(goal.met is not None for goal in report.goals if goal.work in TOLD)
     assert processes_in(folder) == []
 

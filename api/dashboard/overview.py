@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from api.dashboard import doors
 from api.dashboard.inward import Refused
 from api.dashboard.pages import HEADERS, render, show
-from api.dashboard.sampler import HISTORY_S, Sample, Sampler, Watch
+from api.dashboard.sampler import HISTORY_S, Sample, Sampler, TooManyTenants, Watch
 from ledger.operators import Session
 
 VIEWERS_MAX = 200  # streams of one process: each renders half a millisecond of page at every sample
@@ -19,8 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def overview(request: Request, session: Session) -> Response:
-    sampler: Sampler = request.app.state.sampler
-    watch = sampler.watch(session.tenant_id)
+    watch = _watch(request.app.state.sampler, session)
     return show(request, "overview.html", _values(watch), session=session)
 
 
@@ -29,9 +28,16 @@ async def live(request: Request, session: Session) -> Response:
     sampler: Sampler = request.app.state.sampler
     if sampler.stopping or sampler.viewers >= VIEWERS_MAX:
         raise Refused(503, "overloaded", "too many are looking on")
-    watch = sampler.watch(session.tenant_id)
+    watch = _watch(sampler, session)
     headers = {**HEADERS, "X-Accel-Buffering": "no"}  # nginx would hold it back
     return StreamingResponse(_events(request, session, sampler, watch), headers=headers, media_type="text/event-stream")
+
+
+def _watch(sampler: Sampler, session: Session) -> Watch:
+    try:
+        return sampler.watch(session.tenant_id)
+    except TooManyTenants:
+        raise Refused(503, "overloaded", "too many tenants are looked at; the other pages are there") from None
 
 
 async def _events(request: Request, session: Session, sampler: Sampler, watch: Watch) -> AsyncGenerator[bytes]:

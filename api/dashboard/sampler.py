@@ -27,7 +27,7 @@ TICK_S = 2.0  # live enough to watch; five short statements
 REST_S = 10.0  # while nobody looks: the history goes on
 HISTORY_S = 3_600.0
 SAMPLES_MAX = int(HISTORY_S / TICK_S)  # of one tenant: an hour, some 1 MB
-TENANTS_MAX = 16  # sampled by one process: 16 MB; who looks at a seventeenth takes the place of the one longest unseen
+TENANTS_MAX = 16  # sampled by one process: 16 MB; a seventeenth takes the place of the one that is unseen for longest
 SLOW_EVERY = 5  # ticks between two looks at what changes slowly: workers, webhooks, supply, the last audit
 COUNTED_MAX = 2_000  # pending commands counted in each partition at every tick: 2 ms for all eight together
 COUNTED_SLOWLY_MAX = 100_000  # … and at the slow ones: 40 ms; past that "more" says as much
@@ -108,6 +108,10 @@ class Watch:
         await self._next.wait()
 
 
+class TooManyTenants(Exception):
+    """TENANTS_MAX others are looked at."""
+
+
 class Sampler:
     def __init__(self, database_url: str, redis_url: str, engine: AsyncEngine) -> None:
         self._database_url = database_url
@@ -144,12 +148,15 @@ class Sampler:
         return sum(watch.viewers for watch in self._watches.values())
 
     def watch(self, tenant_id: int) -> Watch:
-        """The tenant's figures, sampled from now on."""
+        """The tenant's figures, sampled from now on. Raises TooManyTenants."""
         watch = self._watches.pop(tenant_id, None)
         if watch is None:
             watch = Watch(tenant_id)
-            while len(self._watches) >= TENANTS_MAX:
-                del self._watches[next(iter(self._watches))]
+            if len(self._watches) >= TENANTS_MAX:
+                unseen = next((each for each, other in self._watches.items() if not other.viewers), None)
+                if unseen is None:
+                    raise TooManyTenants
+                del self._watches[unseen]
         watch.seen_at = time.monotonic()
         self._watches[tenant_id] = watch
         self._somebody.set()

@@ -16,9 +16,7 @@ from ledger.keys import Scope, create_key
 from tests.api.serving import Served, code, served
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/wallets/", "/v2/wallets", "/v1/wallets/a/b", "/docs/static/x"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/wallets/", "/v2/wallets", "/v1/wallets/a/b", "/docs/static/x"])
 def test_nothing_here(client: httpx2.Client, path: str) -> None:
     answer = client.get(path)
     assert code(answer) == "404 not_found"

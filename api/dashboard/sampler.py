@@ -188,7 +188,7 @@ class Sampler:
                 del self._watches[tenant_id]
 
     async def _sample(self, watch: Watch) -> None:
-        """Never raises: a server that is down is a figure, too."""
+        """Raises nothing: a server that is down is a figure, too, and a defect ends one sample."""
         if watch.viewers:
             watch.seen_at = time.monotonic()
         slow = watch.ticks % SLOW_EVERY == 0
@@ -201,6 +201,11 @@ class Sampler:
             log.warning("sampler.fault", error=type(fault).__name__)
             await self._close()
             watch.state.database_ms = None
+            watch.marks.clear()
+            sample = Sample(time.time())
+        except Exception:
+            log.exception("sampler.broken")
+            await self._close()
             watch.marks.clear()
             sample = Sample(time.time())
         watch.add(sample)

@@ -44,6 +44,19 @@ def test_servers_that_do_not_answer_are_told() -> None:
     run(look)
 
 
+def test_a_defect_ends_one_sample_and_not_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def defect(*_: object, **__: object) -> Sample:
+        raise KeyError("a defect")
+
+    async def look(looking: Sampler) -> None:
+        monkeypatch.setattr(looking, "_ask_database", defect)
+        watch = looking.watch(1)
+        await looking._sample(watch)
+        assert watch.samples[-1].accepted is None
+
+    run(look)
+
+
 def test_work_that_waits_while_nothing_is_begun_is_told() -> None:
     async def look(looking: Sampler) -> None:
         watch = looking.watch(1)

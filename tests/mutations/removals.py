@@ -34,7 +34,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/worker/test_poison.py", "tests/api/test_backlog.py", "tests/ledger/test_claim_snapshot.py",
         "tests/ledger/test_cancelling.py", "tests/ledger/test_holds.py", "tests/worker/test_lookout.py",
     ),
-    "migrations/sql/0008_claim.sql": (
+    "migrations/sql/0020_claim.sql": (
         "tests/ledger/test_claim.py", "tests/ledger/test_claim_snapshot.py", "tests/ledger/test_holds.py",
         "tests/ledger/test_cancelling.py", "tests/ledger/test_concurrent_drains.py", "tests/worker/test_runs.py",
     ),

@@ -33,6 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/ledger/test_claim.py", "tests/ledger/test_lock_order.py", "tests/ledger/test_accept.py",
         "tests/worker/test_poison.py", "tests/api/test_backlog.py", "tests/ledger/test_claim_snapshot.py",
         "tests/ledger/test_cancelling.py", "tests/ledger/test_holds.py", "tests/worker/test_lookout.py",
+        "tests/ledger/test_requeuing.py",
     ),
     "migrations/sql/0020_claim.sql": (
         "tests/ledger/test_claim.py", "tests/ledger/test_claim_snapshot.py", "tests/ledger/test_holds.py",

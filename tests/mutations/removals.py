@@ -55,6 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ledger/books.py": (
         "tests/ledger/test_known_accounts.py", "tests/ledger/test_lock_order.py",
         "tests/ledger/test_concurrent_drains.py", "tests/ledger/test_freezing.py", "tests/ledger/test_journal.py",
+        "tests/ledger/test_reversals.py",
         "tests/ledger/test_limits.py", "tests/ledger/test_holds.py", "tests/ledger/test_previews.py",
         "tests/ledger/test_closing.py", "tests/ledger/test_records.py", "tests/api/test_limits.py",
         "tests/properties/test_interleavings.py", "tests/properties/test_reference.py",

@@ -1,17 +1,14 @@
 """`bursar keys`: API keys, made and withdrawn by whoever may reach the database."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
-from ledger import db, keys
+from bursar import desk
+from ledger import keys
 from ledger.keys import SCOPES, Scope
 from ledger.tenants import DEFAULT_TENANT, create_tenant
 from runtime.settings import settings
@@ -35,7 +32,7 @@ def create(
 ) -> None:
     """Create a key and print it, this once: only its hash is stored."""
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
-    with _engine() as engine:
+    with desk.registering() as engine:
         if new_tenant:
             create_tenant(engine, tenant)
         key = keys.create_key(
@@ -50,7 +47,7 @@ def list_(tenant: Annotated[str | None, typer.Option(help="[default: of every te
     table = Table("id", "whose", Column("key", no_wrap=True), "scopes", "state", "expires", "last used")
     for column in table.columns:
         column.overflow = "fold"  # a name cut short is no name
-    with _engine() as engine:
+    with desk.registering() as engine:
         for key in keys.list_keys(engine, tenant=tenant):
             state = "works" if key.works else "revoked" if key.revoked_at else "expired"
             times = (key.expires_at, key.last_used_at)
@@ -69,7 +66,7 @@ def rotate(
     ] = ROTATION_OVERLAP_H,
 ) -> None:
     """Create a key like another and let the old one expire."""
-    with _engine() as engine:
+    with desk.registering() as engine:
         key = keys.rotate_key(engine, key_id, overlap=timedelta(hours=overlap_hours))
     _hand_over(key)
 
@@ -77,7 +74,7 @@ def rotate(
 @app.command()
 def revoke(key_id: Annotated[int, typer.Argument(help="Its number in `bursar keys list`.")]) -> None:
     """Stop a key: within five seconds no api process takes it."""
-    with _engine() as engine:
+    with desk.registering() as engine:
         keys.revoke_key(engine, key_id)
     typer.echo(f"Key {key_id} is revoked.", err=True)
 
@@ -85,19 +82,3 @@ def revoke(key_id: Annotated[int, typer.Argument(help="Its number in `bursar key
 def _hand_over(key: str) -> None:
     typer.echo("This key is shown once; keep it where secrets are kept.", err=True)
     typer.echo(key)
-
-
-@contextmanager
-def _engine() -> Generator[Engine]:
-    """A connection for one command; what goes wrong becomes a sentence and exit code 1."""
-    engine = db.engine(settings().database_url.get_secret_value(), application="bursar-keys")
-    try:
-        yield engine
-    except (LookupError, ValueError) as error:
-        typer.echo(f"Error: {error}.", err=True)
-        raise typer.Exit(1) from error
-    except OperationalError as error:
-        typer.echo(f"The database does not answer: {str(error.orig).strip()}", err=True)
-        raise typer.Exit(1) from error
-    finally:
-        engine.dispose()

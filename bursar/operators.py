@@ -1,20 +1,16 @@
 """`bursar operators`: people who sign in to the dashboard with a password."""
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
-from ledger import db, operators
+from bursar import desk
+from ledger import operators
 from ledger.operators import PASSWORD_MIN, Role
 from ledger.tenants import DEFAULT_TENANT
-from runtime.settings import settings
 
 app = typer.Typer(help="Operators of the dashboard: add, list, disable.", no_args_is_help=True)
 
@@ -30,7 +26,7 @@ def add(
 ) -> None:
     """Add an operator. The password is asked for, or read from standard input; it is never an argument."""
     password = _password()
-    with _engine() as engine:
+    with desk.registering() as engine:
         operators.add_operator(engine, name=name, password=password, role=role, tenant=tenant, renew=renew)
     typer.echo(f"{name} may sign in.", err=True)
 
@@ -41,7 +37,7 @@ def list_(tenant: Annotated[str | None, typer.Option(help="[default: of every te
     table = Table("name", "tenant", "role", "since", "state")
     for column in table.columns:
         column.overflow = "fold"
-    with _engine() as engine:
+    with desk.registering() as engine:
         for each in operators.list_operators(engine, tenant=tenant):
             state = f"disabled {each.disabled_at:%Y-%m-%d %H:%M}" if each.disabled_at else "works"
             table.add_row(each.name, each.tenant, each.role, f"{each.created_at:%Y-%m-%d %H:%M}", state)
@@ -51,7 +47,7 @@ def list_(tenant: Annotated[str | None, typer.Option(help="[default: of every te
 @app.command()
 def disable(name: Annotated[str, typer.Argument(help="The operator's name.")]) -> None:
     """Sign an operator out and let him in no more."""
-    with _engine() as engine:
+    with desk.registering() as engine:
         operators.disable_operator(engine, name)
     typer.echo(f"{name} is disabled.", err=True)
 
@@ -61,19 +57,3 @@ def _password() -> str:
         return sys.stdin.readline().rstrip("\r\n")
     prompt = f"Password, {PASSWORD_MIN} characters or more"
     return typer.prompt(prompt, hide_input=True, confirmation_prompt="And again")
-
-
-@contextmanager
-def _engine() -> Generator[Engine]:
-    """A connection for one command; what goes wrong becomes a sentence and exit code 1."""
-    engine = db.engine(settings().database_url.get_secret_value(), application="bursar-operators")
-    try:
-        yield engine
-    except (LookupError, ValueError) as error:
-        typer.echo(f"Error: {error.args[0]}.", err=True)
-        raise typer.Exit(1) from error
-    except OperationalError as error:
-        typer.echo(f"The database does not answer: {str(error.orig).strip()}", err=True)
-        raise typer.Exit(1) from error
-    finally:
-        engine.dispose()

@@ -16,7 +16,7 @@ import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,6 +77,17 @@ def writing() -> Generator[psycopg.Connection[Any]]:
     with in_a_line(), db.connect(database_url(), application="bursar-cli") as connection:
         connection.autocommit = True
         yield connection
+
+
+@contextmanager
+def registering() -> Generator[Engine]:
+    """For what the command line alone writes: keys and operators. Errors end the process in a line."""
+    engine = db.engine(database_url(), application="bursar-cli")
+    try:
+        with in_a_line():
+            yield engine
+    finally:
+        engine.dispose()
 
 
 _TENANT = text("SELECT id FROM tenants WHERE code = :code")

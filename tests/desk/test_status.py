@@ -109,7 +109,10 @@ def test_partitions_tell_who_has_them(bank: Bank, bursar: Bursar) -> None:
 # --- when it cannot look -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["status"], ["partitions"], ["commands", "list", "--failed"]])
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["partitions"], ["commands", "list", "--failed"], ["keys", "list"], ["operators", "list"]],
+)
 def test_without_postgresql_it_says_so_in_a_line(
     bursar: Bursar, environment: pytest.MonkeyPatch, command: list[str]
 ) -> None:
@@ -120,6 +123,17 @@ def test_without_postgresql_it_says_so_in_a_line(
     assert said.err.startswith("PostgreSQL does not answer: ")
     assert "BURSAR_DATABASE_URL" in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["operators", "list"]])
+def test_without_tables_it_says_what_makes_them(
+    bursar: Bursar, environment: pytest.MonkeyPatch, empty_database_url: str, command: list[str]
+) -> None:
+    environment.setenv("BURSAR_DATABASE_URL", empty_database_url)
+    settings.cache_clear()
+    said = bursar(*command, code=2)
+    assert said.err.count("\n") == 1
+    assert "Run `bursar migrate`" in said.err
 
 
 def test_a_tenant_that_is_not_there(bursar: Bursar) -> None:
